@@ -1,0 +1,73 @@
+"""What the use cases need from the outside, as protocols; ``sources`` fulfils them, ``wiring`` joins the two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from typing import Protocol
+
+from postseal.core.address import Mailbox
+from postseal.core.assess import Candidate
+from postseal.core.certs import Certificate
+from postseal.core.evidence import Evidence, Question
+from postseal.core.path import Anchor
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Aware UTC wall time."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, for deadlines."""
+        ...
+
+
+class Directory(Protocol):
+    def candidates(self, mailbox: Mailbox) -> tuple[Candidate, ...]:
+        """All certificates that may be the mailbox's, unjudged. Raises Unavailable when the source can't be read."""
+        ...
+
+
+class TrustStore(Protocol):
+    def anchors(self) -> tuple[Anchor, ...]: ...
+
+    def intermediates(self) -> tuple[Certificate, ...]: ...
+
+    def generation(self) -> int:
+        """Changes whenever anchors or intermediates change, so that caches can be dropped."""
+        ...
+
+
+class EvidenceReader(Protocol):
+    def evidence(self, question: Question) -> tuple[Evidence, ...]:
+        """All stored evidence that may answer the question, NoAnswer entries included. Never touches the network.
+
+        Raises Unavailable when the store can't be read.
+        """
+        ...
+
+    def generation(self) -> int:
+        """Changes whenever stored evidence changes (cheap: a few microseconds)."""
+        ...
+
+
+class Lookup(Protocol):
+    def ask(self, questions: Sequence[Question], budget: float) -> Future[None]:
+        """Have the lookup process fetch what these questions need; done when it is stored or ``budget`` seconds are over.
+
+        The future never raises: a dead lookup process is seen as evidence that is still missing.
+        """
+        ...
+
+
+class Reinjector(Protocol):
+    def send(
+        self, sender: str, recipients: Sequence[str], message: Iterable[bytes], *, mail_options: Sequence[str] = ()
+    ) -> str:
+        """Deliver one message by SMTP; returns the server's reply to DATA. All recipients are accepted or none.
+
+        Raises Unavailable (try again) or BadData (the server refuses for good).
+        """
+        ...

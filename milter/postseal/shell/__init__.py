@@ -1,0 +1,1 @@
+"""Edges: pymilter callbacks, the lookup server, the command line. Convert, delegate, convert back."""

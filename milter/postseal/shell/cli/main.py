@@ -1,0 +1,74 @@
+"""``postseal``: parse the command line, run one subcommand, turn errors into one sentence and an exit code (design §7)."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from postseal import __version__
+from postseal.core.errors import PostsealError, Usage
+
+DEFAULT_CONFIG = "/etc/postseal/postseal.toml"
+
+# Each module has ``register(commands)``, which adds its parsers with ``add_command`` and sets ``run`` on each.
+MODULES: tuple[str, ...] = ()
+
+Run = Callable[[argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a wrong command line is a Usage error (exit 64) of one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Usage(f"{self.prog}: {message}")
+
+
+def add_command(commands: Any, name: str, run: Run, help_text: str, **options: Any) -> argparse.ArgumentParser:
+    """A subcommand with the options that all have: ``--config`` and ``--json``."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text, **options)
+    parser.add_argument(
+        "--config", metavar="FILE", default=os.environ.get("POSTSEAL_CONFIG", DEFAULT_CONFIG),
+        help=f"configuration file (default {DEFAULT_CONFIG}, or $POSTSEAL_CONFIG)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="machine-readable output on stdout")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; also the source of the manual page."""
+    parser = Parser(prog="postseal", description="S/MIME for Postfix and Sendmail.")
+    parser.add_argument("--version", action="version", version=f"postseal {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for module in MODULES:
+        importlib.import_module(f"postseal.shell.cli.{module}").register(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the ``postseal`` command; returns the exit code."""
+    try:
+        args = build_parser().parse_args(argv)
+        run: Run = args.run
+        return run(args)
+    except PostsealError as exc:
+        print(f"postseal: {exc}", file=sys.stderr)
+        return exc.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as exc:
+        if os.environ.get("POSTSEAL_DEBUG"):
+            raise
+        print(f"postseal: internal error: {type(exc).__name__}: {exc} (POSTSEAL_DEBUG=1 shows more)", file=sys.stderr)
+        return 70
+
+
+if __name__ == "__main__":
+    sys.exit(main())

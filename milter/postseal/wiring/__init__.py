@@ -1,0 +1,1 @@
+"""``Config`` -> object graph, one module per process: the only place where sources are constructed."""
