@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
-from postseal.core.address import Mailbox
+from postseal.core.address import Mailbox, domain_to_ascii, parse_mailbox
 from postseal.core.assess import Assessed
 from postseal.core.certs import Certificate
 from postseal.core.cms.suite import Suite
@@ -41,14 +42,61 @@ class Protection(StrEnum):
     CLAIMED_ONLY = "claimed-only"
 
 
+class OnSuspicious(StrEnum):
+    """What ``soft`` does with evidence that looks forged. Who can forge can also block, so refusing buys little."""
+
+    WARN = "warn"
+    DEFER = "defer"
+
+
+class OnNoneDeclared(StrEnum):
+    """What ``soft`` does with a certificate that names no revocation source."""
+
+    ACCEPT = "accept"
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """Knobs that apply to all rules (facts §1.1, the UNKNOWN rows)."""
+
+    on_suspicious: OnSuspicious = OnSuspicious.WARN
+    on_none_declared: OnNoneDeclared = OnNoneDeclared.WARN
+
+
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """``any``, ``user@domain``, ``domain`` or ``.domain`` (any subdomain). Compared as RFC 8550 §3 says."""
 
     text: str
 
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        """A pattern as an administrator writes it, with the domain in A-labels and lower case. Raises BadData."""
+        if text == "any":
+            return cls(text)
+        if "@" in text:
+            return cls(str(parse_mailbox(text)))
+        dot = "." if text.startswith(".") else ""
+        return cls(dot + domain_to_ascii(text.removeprefix(".")))
+
     def matches(self, mailbox: Mailbox | None) -> bool:
-        raise NotImplementedError  # owner: policy
+        """``any`` matches all, the null sender included; nothing else matches None."""
+        if self.text == "any":
+            return True
+        if mailbox is None:
+            return False
+        if "@" in self.text:
+            return _mailbox(self.text).matches(mailbox)
+        if self.text.startswith("."):
+            return mailbox.domain.endswith(self.text)
+        return mailbox.domain == self.text
+
+
+@lru_cache(maxsize=4096)
+def _mailbox(text: str) -> Mailbox:
+    return parse_mailbox(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +110,14 @@ class Rule:
     without_certificate: WithoutCertificate
     revocation: Strictness
     suite: Suite
+
+    @property
+    def catch_all(self) -> bool:
+        """Does the rule match every sender and recipient?"""
+        return _ANY in self.recipients and _ANY in self.senders
+
+
+_ANY = Pattern("any")
 
 
 @dataclass(frozen=True, slots=True)

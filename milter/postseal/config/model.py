@@ -1,0 +1,302 @@
+"""Every section and option, with its documentation. Nothing about an option is written anywhere else."""
+
+# ruff: noqa: RUF009  (every default is made by _option, once, and is immutable)
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from postseal import __version__
+from postseal.config.values import (
+    InetSocket,
+    Kind,
+    Network,
+    UnixSocket,
+    absolute_path,
+    boolean,
+    choice,
+    domain,
+    duration,
+    group_name,
+    header_text,
+    host_port,
+    list_of,
+    milter_socket,
+    network,
+    octal_mode,
+    one_of,
+    optional,
+    pattern,
+    rule_name,
+    size,
+    socket_path,
+    whole,
+)
+from postseal.core.address import Mailbox
+from postseal.core.cms.suite import Suite
+from postseal.core.path import PathSettings
+from postseal.core.policy import (
+    OnNoneDeclared,
+    OnSuspicious,
+    Pattern,
+    PolicySettings,
+    Rule,
+    Seal,
+    Strictness,
+    WithoutCertificate,
+)
+from postseal.core.revocation import Order, RevocationSettings
+
+
+def _option(kind: Kind, default: object, doc: str) -> Any:
+    """A field whose default is what a TOML file would say."""
+    return field(default=kind.parse(default), metadata={"kind": kind, "default": default, "doc": " ".join(doc.split())})
+
+
+def _required(kind: Kind, doc: str) -> Any:
+    return field(metadata={"kind": kind, "default": None, "doc": " ".join(doc.split())})
+
+
+# fmt: off
+@dataclass(frozen=True, slots=True)
+class General:
+    """Directories that all services share."""
+
+    state_directory: Path = _option(absolute_path(), "/var/lib/postseal", """
+        What must survive a restart: fetched CRLs and OCSP answers, imported certificates, decision records, the spool.""")
+    runtime_directory: Path = _option(absolute_path(), "/run/postseal", """
+        Sockets between the services. May be empty after a reboot.""")
+
+
+@dataclass(frozen=True, slots=True)
+class Milter:
+    """The service that Postfix or Sendmail speaks to."""
+
+    socket: UnixSocket | InetSocket = _option(milter_socket(), "unix:/run/postseal/milter.sock", """
+        Where the milter listens. Postfix in its chroot reaches a Unix socket only below its queue directory, for example
+        "unix:/var/spool/postfix/postseal/milter.sock"; a TCP socket must be on a loopback address, because whoever
+        reaches it can use it.""")
+    socket_mode: int = _option(octal_mode(), "0660", "Permissions of the Unix socket.")
+    socket_group: str | None = _option(optional(group_name(), "the group of the process"), "", """
+        Group of the Unix socket; the group of Postfix ("postfix") lets Postfix connect.""")
+    workers: int = _option(whole(0, 256), 0, "Number of worker processes. 0 is one per core.")
+    pin_workers: bool = _option(boolean(), True, "Keep every worker on its own core, which is measurably faster.")
+    max_messages: int = _option(whole(1, 10000), 100, """
+        Messages that one worker handles at the same time. Above it the client hears 451 and tries again.""")
+    memory_limit: int = _option(size("64 KiB", "4 GiB"), "16 MiB", """
+        Sealed content of one message that is kept in memory. Above it a private file below spool_directory is used;
+        it holds ciphertext only.""")
+    spool_directory: Path | None = _option(optional(absolute_path(), "spool below state_directory"), "", """
+        Directory for the ciphertext of large messages.""")
+    message_size_limit: int = _option(size("0", "4 GiB"), 0, """
+        Largest message after sealing, in octets; 0 is no limit of our own. Sealing adds about 40 %, and Postfix counts
+        the sealed size against its own message_size_limit, so set both.""")
+    drain_timeout: float = _option(duration("0 s", "10 min"), "30 s", """
+        How long messages that are being worked on may take to finish when the service is stopped.""")
+    internal_domains: tuple[str, ...] = _option(list_of(domain()), [], """
+        Your own mail domains, without their subdomains. Only mail with a sender in them is sealed, and recipients in them
+        are not sealed. Empty means that no mail is outbound, so nothing is sealed.""")
+    internal_networks: tuple[Network, ...] = _option(list_of(network()), ["127.0.0.0/8", "::1/128"], """
+        Clients whose mail is outbound without authentication.""")
+    reinject: InetSocket | None = _option(optional(host_port(), "none"), "", """
+        A listener of the same Postfix without this milter. Messages with several outcomes, for example one recipient
+        sealed and one in clear, need it for the second copy; without it they are deferred with a text that says so.""")
+    reinject_timeout: float = _option(duration("1 s", "5 min"), "10 s", "How long one step of such a delivery may take.")
+    budget: float = _option(duration("0 s", "60 s"), "3 s", """
+        How long one message may wait in all for CRLs and OCSP answers that are not stored yet. After that the rule's
+        revocation setting decides.""")
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """The service that fetches CRLs and OCSP answers; the only one with access to the Internet."""
+
+    socket: Path | None = _option(optional(socket_path(), "lookup.sock below runtime_directory"), "", """
+        Unix socket on which the milter asks.""")
+    request_timeout: float = _option(duration("1 s", "5 min"), "10 s", "Total time for one download, from name to last octet.")
+    crl_max_size: int = _option(size("1 KiB", "1 GiB"), "64 MiB", "Largest CRL.")
+    ocsp_max_size: int = _option(size("1 KiB", "16 MiB"), "64 KiB", "Largest OCSP answer.")
+    allow_networks: tuple[Network, ...] = _option(list_of(network()), [], """
+        Private networks from which evidence may be fetched although they are not public. Certificates name the
+        addresses, so every network here can be reached by whoever makes a trusted certificate.""")
+    ports: tuple[int, ...] = _option(list_of(whole(1, 65535), empty=False), [80, 443], "Ports that may be connected to.")
+    user_agent: str = _option(header_text(), f"postseal/{__version__}", """
+        What web servers are told. Some refuse unknown clients; a contact address helps.""")
+    prefetch: bool = _option(boolean(), True, "Fetch CRLs and OCSP answers again before they expire.")
+    concurrency: int = _option(whole(1, 64), 8, "Downloads at the same time.")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Where certificates are read from. Changes are seen within seconds."""
+
+    directory: Path = _option(absolute_path(), "/etc/postseal/certificates", """
+        Recipients' certificates, as PEM, DER or PKCS#7 files. "postseal cert import" fills a store beside it.""")
+    anchors: Path = _option(absolute_path(), "/etc/postseal/anchors", """
+        Certificates of the root CAs that you trust for mail. Nothing else is trusted, and the system's list isn't used.""")
+    intermediates: Path = _option(absolute_path(), "/etc/postseal/intermediates", """
+        Certificates of intermediate CAs that complete paths. They are not trusted by themselves.""")
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """How it is found out whether a certificate has been revoked."""
+
+    order: Order = _option(choice(Order), "crl-first", """
+        Which source is asked first, or alone. A CRL doesn't tell the CA who writes to whom. "both" asks for both.""")
+    skew: float = _option(duration("0 s", "1 h"), "5 min", "How wrong clocks may be.")
+    on_suspicious: OnSuspicious = _option(choice(OnSuspicious), "warn", """
+        What to do under revocation = "soft" when evidence looks forged: a bad signature, the wrong issuer, an older CRL
+        in place of a newer one. "warn" seals and logs an error, "defer" answers 451.""")
+    on_none_declared: OnNoneDeclared = _option(choice(OnNoneDeclared), "warn", """
+        What to do when a certificate names neither a CRL nor an OCSP responder. "refuse" doesn't use the certificate;
+        revocation = "strict" never uses it.""")
+    max_age_without_next_update: float = _option(duration("1 min", "30 d"), "24 h", """
+        How long evidence that doesn't say when it expires is used.""")
+    weak_keys: bool = _option(boolean(), False, """
+        Accept RSA keys from 1024 to 2047 bits and signatures with SHA-1. For old private CAs only.""")
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The mail log."""
+
+    facility: str = _option(
+        one_of("mail", "daemon", "user", *(f"local{n}" for n in range(8))), "mail", "Syslog facility.")
+    socket: str | Path = _option(Kind("log target", '"auto", "stderr" or the absolute path of a syslog socket',
+        lambda v: v if v in ("auto", "stderr") else socket_path().parse(v)), "auto", """
+        "auto" writes to the journal, with fields, where systemd-journald runs, and to /dev/log elsewhere.""")
+    level: str = _option(one_of("debug", "info", "warning", "error"), "info", """
+        The least important lines that are written. "warning" drops the line per recipient.""")
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """Records behind "postseal explain"."""
+
+    keep: float = _option(duration("0 s", "3650 d"), "30 d", """
+        How long records are kept; they hold addresses, no content. 0 writes none.""")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A rule; [[policy]] is written once for each. The first one that matches sender and recipient decides. Without a
+    last rule for "any" one named "default" is added: seal = "may", without_certificate = "clear", revocation = "soft"."""
+
+    name: str = _required(rule_name(), "Name of the rule in the log. Must be given, and given only once.")
+    recipients: tuple[Pattern, ...] = _option(list_of(pattern(), empty=False), ["any"], "Recipients to which the rule applies.")
+    senders: tuple[Pattern, ...] = _option(list_of(pattern(), empty=False), ["any"], """
+        Senders to which the rule applies. "any" includes the empty sender of bounces.""")
+    seal: Seal = _option(choice(Seal), "may", """
+        "must": never in clear. "may": sealed when the recipient has a usable certificate. "never": in clear, and
+        certificates are not looked at.""")
+    without_certificate: WithoutCertificate | None = _option(
+        optional(choice(WithoutCertificate), 'clear for seal = "may", refuse for seal = "must"'), "", """
+        What happens when the recipient has no usable certificate. "hold" puts the message on hold in the queue. "clear"
+        contradicts seal = "must".""")
+    revocation: Strictness = _option(choice(Strictness), "soft", """
+        When it can't be found out whether a certificate is revoked: "soft" seals and warns, "strict" defers. A
+        certificate that is revoked is never used.""")
+    cipher: Suite = _option(choice(Suite), "aes256-cbc", """
+        Content cipher. Outlook and Thunderbird can't read "aes256-gcm".""")
+
+    # fmt: on
+    def rule(self) -> Rule:
+        fallback = WithoutCertificate.REFUSE if self.seal is Seal.MUST else WithoutCertificate.CLEAR
+        return Rule(
+            name=self.name,
+            recipients=self.recipients,
+            senders=self.senders,
+            seal=self.seal,
+            without_certificate=self.without_certificate or fallback,
+            revocation=self.revocation,
+            suite=self.cipher,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration. ``rules`` are the ``[[policy]]`` entries as core takes them, the catch-all last."""
+
+    path: str
+    general: General
+    milter: Milter
+    lookup: Lookup
+    certificates: Certificates
+    revocation: Revocation
+    log: Log
+    decisions: Decisions
+    rules: tuple[Rule, ...]
+
+    @staticmethod
+    def default(**sections: Any) -> Config:
+        """The defaults, with what a TOML file would say laid over them: ``Config.default(milter={"workers": 2},
+        policy=[{"name": "all", "seal": "must"}])``. Paths may be given as Path. Raises ConfigProblems."""
+        from postseal.config.load import from_mapping
+
+        return from_mapping(_plain(sections), "(built in)", {})
+
+    @property
+    def evidence_directory(self) -> Path:
+        return self.general.state_directory / "evidence"
+
+    @property
+    def certificate_store(self) -> Path:
+        return self.general.state_directory / "certificates.sqlite"
+
+    @property
+    def decision_store(self) -> Path:
+        return self.general.state_directory / "decisions.sqlite"
+
+    @property
+    def spool_directory(self) -> Path:
+        return self.milter.spool_directory or self.general.state_directory / "spool"
+
+    @property
+    def lookup_socket(self) -> Path:
+        return self.lookup.socket or self.general.runtime_directory / "lookup.sock"
+
+    @property
+    def path_settings(self) -> PathSettings:
+        return PathSettings(weak_keys=self.revocation.weak_keys)
+
+    @property
+    def revocation_settings(self) -> RevocationSettings:
+        return RevocationSettings(
+            order=self.revocation.order,
+            skew=timedelta(seconds=self.revocation.skew),
+            max_age_without_next_update=timedelta(seconds=self.revocation.max_age_without_next_update),
+            weak_keys=self.revocation.weak_keys,
+        )
+
+    @property
+    def policy_settings(self) -> PolicySettings:
+        return PolicySettings(self.revocation.on_suspicious, self.revocation.on_none_declared)
+
+    def is_internal(self, mailbox: Mailbox | None) -> bool:
+        """Is the mailbox in one of ``internal_domains``?"""
+        return mailbox is not None and mailbox.domain in self.milter.internal_domains
+
+
+# Section name in the file -> its dataclass. ``policy`` is an array of tables, all others are tables.
+SECTIONS: Mapping[str, type] = {
+    "general": General,
+    "milter": Milter,
+    "lookup": Lookup,
+    "certificates": Certificates,
+    "revocation": Revocation,
+    "log": Log,
+    "decisions": Decisions,
+    "policy": Policy,
+}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
