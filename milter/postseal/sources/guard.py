@@ -1,0 +1,206 @@
+"""Which addresses the fetcher may talk to: every URL in a certificate was written by a stranger (THR-1, THR-2, THR-3).
+
+A URL is vetted in three steps: its text (scheme, port, characters, length), its host name (resolved once, within the
+deadline), and every address that the name has. The caller connects only to an address that was vetted here, so a name
+that resolves differently a moment later (DNS rebinding) gains nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from urllib.parse import urlsplit
+
+from postseal.core.transfer import FetchFailed
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Resolver = Callable[[str, int], Iterable[str]]
+
+MAX_URL = 2048
+MAX_ADDRESSES = 16
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?\Z")
+# RFC 6052 §2.1: the well-known prefix of NAT64; the IPv4 address is in the last 32 bits.
+_NAT64 = IPv6Network("64:ff9b::/96")
+_V4_COMPATIBLE = IPv6Network("::/96")
+# RFC 4291 §2.4: all global unicast addresses that have been given out.
+_V6_UNICAST = IPv6Network("2000::/3")
+_RESOLVING = threading.BoundedSemaphore(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A vetted URL: connect to one of ``addresses`` only; Host header and TLS name are ``host``."""
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+    addresses: tuple[str, ...]
+
+
+def system_resolver(host: str, port: int) -> Iterable[str]:
+    """All stream addresses of ``host`` by the C library, numeric forms such as 0x7f.1 included. Raises OSError."""
+    return [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def is_own_address(address: Address) -> bool:
+    """Is this an address of the machine we run on? (Only such an address can be bound.)"""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
+
+
+class Guard:
+    """Vets URLs. ``allow_networks`` admits addresses that are otherwise refused (test networks, an internal CA)."""
+
+    def __init__(
+        self,
+        *,
+        ports: Sequence[int] = (80, 443),
+        allow_networks: Sequence[str] = (),
+        resolver: Resolver = system_resolver,
+        own_address: Callable[[Address], bool] = is_own_address,
+    ) -> None:
+        self._ports = frozenset(ports)
+        self._allowed: tuple[Network, ...] = tuple(ipaddress.ip_network(n, strict=False) for n in allow_networks)
+        self._resolver = resolver
+        self._own_address = own_address
+
+    def vet(self, url: str, timeout: float) -> Target | FetchFailed:
+        """Check ``url`` and resolve its host within ``timeout`` seconds. Never raises."""
+        parts = self._split(url)
+        if isinstance(parts, str):
+            return FetchFailed(url, "rev.blocked-by-guard", parts)
+        scheme, host, port = parts
+        try:
+            # THR-2: getaddrinfo has no timeout of its own.
+            texts = _in_thread(lambda: tuple(self._resolver(host, port)), timeout)
+        except FutureTimeout:
+            return FetchFailed(url, "rev.timeout", f"host name {host} could not be resolved in time", host_fault=True)
+        except (OSError, UnicodeError) as exc:
+            cause = getattr(exc, "strerror", None) or str(exc)
+            return FetchFailed(
+                url, "rev.unreachable", f"host name {host} can't be resolved: {cause}", host_fault=True
+            )
+        return self._vet_addresses(url, scheme, host, port, texts)
+
+    def _vet_addresses(
+        self, url: str, scheme: str, host: str, port: int, texts: Sequence[str]
+    ) -> Target | FetchFailed:
+        if not texts:
+            return FetchFailed(url, "rev.unreachable", f"host name {host} has no address", host_fault=True)
+        for text in texts:
+            # THR-1: one bad address among good ones blocks all; choosing the good one would help a rebinding attacker.
+            refusal = self.refusal(text)
+            if refusal:
+                return FetchFailed(url, "rev.blocked-by-guard", f"host {host} has the address {text}, {refusal}")
+        return Target(url, scheme, host, port, tuple(dict.fromkeys(texts))[:MAX_ADDRESSES])
+
+    def _split(self, url: str) -> tuple[str, str, int] | str:
+        """Scheme, host and port of ``url``, or why it is refused."""
+        if len(url) > MAX_URL:
+            return f"the URL is longer than {MAX_URL} characters"
+        # THR-3: refused before any parser sees it, so that no two parsers can read it differently.
+        if not all("!" <= c <= "~" for c in url) or "\\" in url:
+            return "the URL contains a character that is not allowed"
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            return "the URL can't be parsed"
+        if parts.scheme not in _DEFAULT_PORTS:
+            return f"the scheme {parts.scheme[:20] or '(none)'} is not allowed, only http and https"
+        if "@" in parts.netloc:
+            return "the URL contains a user name"
+        if parts.netloc.startswith("["):
+            try:
+                scoped = IPv6Address(host).scope_id is not None
+            except ValueError:
+                scoped = True
+            if scoped:
+                return "the URL's host is not an IPv6 address"
+        elif not _HOST_NAME.match(host):
+            return "the URL's host is not a host name"
+        port = _DEFAULT_PORTS[parts.scheme] if port is None else port
+        if port not in self._ports:
+            return f"port {port} is not allowed"
+        return parts.scheme, host, port
+
+    def refusal(self, text: str) -> str:
+        """Why the address ``text`` may not be connected to; empty when it may."""
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return "which is not an IP address"
+        for form in _unwrapped(address):
+            if any(form.version == n.version and form in n for n in self._allowed):
+                continue
+            kind = _forbidden_kind(form)
+            if kind:
+                return f"which is {kind} (allow_networks in [lookup] can admit it)"
+            if self._own_address(form):
+                return "which is this machine's own (allow_networks in [lookup] can admit it)"
+        return ""
+
+
+def _unwrapped(address: Address) -> tuple[Address, ...]:
+    """The addresses that a packet to ``address`` may reach: itself, or the IPv4 addresses that are embedded in it."""
+    if isinstance(address, IPv4Address):
+        return (address,)
+    # ipaddress calls 64:ff9b::7f00:1 and 2002:7f00:1:: global, though they lead to 127.0.0.1.
+    if address in _NAT64:
+        return (IPv4Address(int(address) & 0xFFFFFFFF),)
+    if address.ipv4_mapped is not None:
+        return (address.ipv4_mapped,)
+    if address.sixtofour is not None:
+        return (address.sixtofour,)
+    if address.teredo is not None:
+        return address.teredo
+    if address in _V4_COMPATIBLE and int(address) > 0xFFFF:
+        return (address, IPv4Address(int(address) & 0xFFFFFFFF))
+    return (address,)
+
+
+def _forbidden_kind(address: Address) -> str:
+    if address.is_loopback:
+        return "a loopback address"
+    if address.is_multicast:
+        return "a multicast address"
+    if address.is_link_local:
+        return "a link-local address"
+    if not address.is_global or address.is_reserved:
+        return "not a public address"
+    if isinstance(address, IPv6Address) and address not in _V6_UNICAST:
+        return "not a public address"
+    return ""
+
+
+def _in_thread(work: Callable[[], tuple[str, ...]], timeout: float) -> tuple[str, ...]:
+    """Run ``work`` on a thread that is abandoned after ``timeout`` seconds. Raises TimeoutError, or what work raises."""
+    future: Future[tuple[str, ...]] = Future()
+    if timeout <= 0 or not _RESOLVING.acquire(timeout=max(0.0, timeout)):
+        raise FutureTimeout
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as exc:
+            future.set_exception(exc)
+        finally:
+            _RESOLVING.release()
+
+    threading.Thread(target=run, name="resolve", daemon=True).start()
+    return future.result(timeout)
