@@ -13,13 +13,15 @@ from postseal.core.crl import Crl
 class Question:
     """Is ``certificate``, issued by ``issuer``, revoked? URLs are those of its CRLDP and AIA, http and https only.
 
-    Made only from a certificate whose path to an anchor has been validated (PRE-1).
+    Made only from a certificate whose path to an anchor has been validated (PRE-1). ``chain`` may hold further certificates
+    of that path; the lookup process, which validates it again, needs them if it doesn't know them itself.
     """
 
     certificate: Certificate
     issuer: Certificate
     crl_urls: tuple[str, ...]
     ocsp_urls: tuple[str, ...]
+    chain: tuple[Certificate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,16 @@ class OcspEvidence:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """A source that gave no evidence. ``why`` is a ``rev.*`` reason code, ``detail`` the error in words."""
+    """A source that gave no evidence. ``why`` is a ``rev.*`` reason code, ``detail`` the error in words.
+
+    The source isn't asked again before ``retry_at`` (CACHE-3); None means that it may be asked at once.
+    """
 
     url: str
     why: str
     detail: str
     at: datetime
+    retry_at: datetime | None = None
 
 
 Evidence = CrlEvidence | OcspEvidence | NoAnswer
