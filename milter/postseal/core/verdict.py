@@ -1,0 +1,64 @@
+"""Verdicts on one certificate, and the settings by which they are reached. ``revocation`` offers these names too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    GOOD = "good"
+    REVOKED = "revoked"
+    UNKNOWN = "unknown"
+
+
+class Order(StrEnum):
+    """Which source decides first (RPL-1)."""
+
+    CRL_FIRST = "crl-first"
+    OCSP_FIRST = "ocsp-first"
+    CRL_ONLY = "crl-only"
+    OCSP_ONLY = "ocsp-only"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known about one certificate at one moment.
+
+    ``reason`` is a ``rev.*`` code (rev.crl, rev.ocsp for GOOD; rev.unreachable, rev.timeout, rev.stale, rev.bad-signature …
+    for UNKNOWN). ``source`` is the URL or ``file:NAME`` of the deciding evidence. ``suspicious`` marks what looks like an
+    attack (bad signature, wrong issuer, unauthorised responder). ``detail`` is one clause in words, for the log.
+    ``usable_until`` is the moment at which the evidence ends to be good for this verdict; None for UNKNOWN.
+    """
+
+    status: Status
+    reason: str
+    detail: str = ""
+    source: str = ""
+    this_update: datetime | None = None
+    next_update: datetime | None = None
+    revoked_at: datetime | None = None
+    revocation_reason: str = ""
+    suspicious: bool = False
+    usable_until: datetime | None = None
+
+    @property
+    def forbids(self) -> bool:
+        """Must nothing be sealed for the certificate, whatever the rule says? Revoked, or listed as CRL-13 means it."""
+        return self.status is Status.REVOKED or self.reason == "rev.listed-unsupported"
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationSettings:
+    """How evidence is judged; one instance per configuration."""
+
+    order: Order = Order.CRL_FIRST
+    skew: timedelta = timedelta(minutes=5)
+    max_age_without_next_update: timedelta = timedelta(hours=24)
+    weak_keys: bool = False
+    max_crl_age: timedelta = timedelta(days=35)
+    """A CRL isn't believed longer than this after thisUpdate when it decides about an end entity (CRL-24)."""
+    max_ca_crl_age: timedelta = timedelta(days=400)
+    """The same when it decides about a CA certificate."""
