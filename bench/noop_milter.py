@@ -1,0 +1,37 @@
+"""The least a Python milter can cost: pymilter, every callback answered without a reply. ``noop_milter.py SOCKET``."""
+
+from __future__ import annotations
+
+import sys
+
+import Milter
+
+
+class NoOp(Milter.Base):
+    @Milter.noreply
+    def envfrom(self, *_: str) -> int:
+        return Milter.CONTINUE
+
+    @Milter.noreply
+    def envrcpt(self, *_: str) -> int:
+        return Milter.CONTINUE
+
+    @Milter.noreply
+    def header(self, *_: str) -> int:
+        return Milter.CONTINUE
+
+    @Milter.noreply
+    def eoh(self) -> int:
+        return Milter.CONTINUE
+
+    @Milter.noreply
+    def body(self, _: bytes) -> int:
+        return Milter.CONTINUE
+
+    def eom(self) -> int:
+        return Milter.CONTINUE
+
+
+Milter.factory = NoOp
+Milter.set_flags(Milter.CHGBODY + Milter.CHGHDRS)
+Milter.runmilter("noop", sys.argv[1], 300)

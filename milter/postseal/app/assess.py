@@ -1,0 +1,168 @@
+"""Assess a recipient's certificates with what is on hand: path, fitness, revocation. Never touches the network.
+
+What is still missing comes back as questions, which ``fetch`` hands to the lookup process. Results are kept for a short
+time, never beyond the moment at which a certificate or its evidence ends (CACHE-1, CACHE-11), and dropped when the trust
+store or the evidence changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import Generic, TypeVar
+
+from cachetools import LRUCache
+
+from postseal.app.ports import Directory, EvidenceReader, Lookup, TrustStore
+from postseal.core.address import Mailbox
+from postseal.core.assess import Assessed, Candidate
+from postseal.core.certs import Certificate
+from postseal.core.errors import Unavailable
+from postseal.core.evidence import Evidence, NoAnswer, Question, question_for
+from postseal.core.fitness import fitness
+from postseal.core.path import Path, PathFault, PathSettings, build_path
+from postseal.core.revocation import RevocationSettings, Verdict, judge, still_needed
+
+# CACHE-11: a verdict is reused for at most this long, so that a revocation is seen soon even if nothing else changes.
+_REUSE = timedelta(minutes=10)
+_REUSE_FAULT = timedelta(minutes=1)
+_MAX_CANDIDATES = 20
+# Soon enough to see what another process fetched meanwhile.
+_REUSE_WHILE_FETCHING = timedelta(seconds=5)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """All candidates of one mailbox as judged at one moment.
+
+    ``missing`` asks for evidence that would help; ``error`` says why the certificate store could not be read, if so.
+    """
+
+    assessed: tuple[Assessed, ...] = ()
+    missing: tuple[Question, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept(Generic[T]):
+    value: T
+    generation: tuple[int, int]
+    since: datetime
+    until: datetime
+
+    def usable(self, generation: tuple[int, int], at: datetime) -> bool:
+        # A clock that went back makes every kept value suspect.
+        return self.generation == generation and self.since <= at < self.until
+
+
+class Assessor:
+    """Judges mailboxes. One per process; safe to call from several threads (each call works on values)."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        trust: TrustStore,
+        evidence: EvidenceReader,
+        lookup: Lookup,
+        path_settings: PathSettings,
+        revocation_settings: RevocationSettings,
+    ) -> None:
+        self._directory = directory
+        self._trust = trust
+        self._evidence = evidence
+        self._lookup = lookup
+        self._path_settings = path_settings
+        self._revocation = revocation_settings
+        self._lock = Lock()
+        self._kept: LRUCache[tuple[str, ...], _Kept[Assessment]] = LRUCache(maxsize=20_000)
+        self._paths: LRUCache[tuple[str, ...], _Kept[Path | PathFault]] = LRUCache(maxsize=20_000)
+
+    def assess(self, mailbox: Mailbox, at: datetime) -> Assessment:
+        """Judge every candidate certificate of ``mailbox`` at ``at``. Never raises for a store that can't be read."""
+        try:
+            candidates = self._directory.candidates(mailbox)[:_MAX_CANDIDATES]
+        except Unavailable as exc:
+            return Assessment(error=str(exc))
+        try:
+            generation = (self._trust.generation(), self._evidence.generation())
+        except Unavailable:
+            generation = (self._trust.generation(), -1)
+        key = (str(mailbox), *(c.certificate.fingerprint for c in candidates))
+        with self._lock:
+            kept = self._kept.get(key)
+        if kept is not None and kept.usable(generation, at):
+            return kept.value
+        assessment, until = self._judge_all(candidates, mailbox, at)
+        with self._lock:
+            self._kept[key] = _Kept(assessment, generation, at, until)
+        return assessment
+
+    def fetch(self, questions: Sequence[Question], budget: float) -> Future[None]:
+        """Have missing evidence fetched; done when stored or when ``budget`` seconds are over. Never raises."""
+        return self._lookup.ask(questions, budget)
+
+    def _judge_all(
+        self, candidates: Sequence[Candidate], mailbox: Mailbox, at: datetime
+    ) -> tuple[Assessment, datetime]:
+        assessed: list[Assessed] = []
+        missing: dict[tuple[str, str], Question] = {}
+        until = at + _REUSE
+        for candidate in candidates:
+            one, questions, one_until = self._judge_one(candidate, mailbox, at)
+            assessed.append(one)
+            missing.update({(q.certificate.fingerprint, q.issuer.key_id): q for q in questions})
+            until = min(until, one_until)
+        return Assessment(tuple(assessed), tuple(missing.values())), until
+
+    def _judge_one(
+        self, candidate: Candidate, mailbox: Mailbox, at: datetime
+    ) -> tuple[Assessed, list[Question], datetime]:
+        findings = fitness(candidate.certificate, mailbox, at, weak_keys=self._path_settings.weak_keys)
+        path, until = self._path(candidate, at)
+        # PRE-1: nothing is asked about a certificate without a validated path; PRE-2: nor about an unusable one.
+        if isinstance(path, PathFault) or any(f.fatal for f in findings):
+            return Assessed(candidate, path, (), findings), [], min(until, at + _REUSE_FAULT)
+        verdicts: list[Verdict] = []
+        missing: list[Question] = []
+        for index, certificate in enumerate(path.certificates):
+            question = question_for(certificate, path.issuer_of(index))
+            evidence = self._evidence_for(question, at)
+            verdict = judge(question, evidence, self._revocation, at)
+            if still_needed(question, evidence, self._revocation, at):
+                missing.append(question)
+                # What is being fetched may arrive at any moment, also by another process.
+                until = min(until, at + _REUSE_WHILE_FETCHING)
+            if verdict.next_update is not None and verdict.next_update > at:
+                until = min(until, verdict.next_update)
+            verdicts.append(verdict)
+        return Assessed(candidate, path, tuple(verdicts), findings), missing, until
+
+    def _path(self, candidate: Candidate, at: datetime) -> tuple[Path | PathFault, datetime]:
+        """The path of a candidate, kept as long as every certificate in it stays valid and the trust store the same."""
+        generation = (self._trust.generation(), 0)
+        key = (candidate.certificate.fingerprint, *(c.fingerprint for c in candidate.extra))
+        with self._lock:
+            kept = self._paths.get(key)
+        if kept is not None and kept.usable(generation, at):
+            return kept.value, kept.until
+        intermediates = (*candidate.extra, *self._trust.intermediates())
+        path = build_path(candidate.certificate, self._trust.anchors(), intermediates, self._path_settings, at)
+        until = at + _REUSE_FAULT if isinstance(path, PathFault) else _first_expiry(path.certificates, at + _REUSE)
+        with self._lock:
+            self._paths[key] = _Kept(path, generation, at, until)
+        return path, until
+
+    def _evidence_for(self, question: Question, at: datetime) -> tuple[Evidence, ...]:
+        try:
+            return self._evidence.evidence(question)
+        except Unavailable as exc:
+            return (NoAnswer("", "rev.store-unavailable", str(exc), at),)
+
+
+def _first_expiry(certificates: Sequence[Certificate], limit: datetime) -> datetime:
+    return min(limit, *(c.not_after for c in certificates))

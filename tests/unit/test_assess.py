@@ -1,0 +1,215 @@
+"""Assessing a mailbox with what is on hand: what is asked, what is kept, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from datetime import timedelta
+
+from postseal.app.assess import Assessor
+from postseal.core.address import Mailbox, parse_mailbox
+from postseal.core.assess import Candidate, Origin
+from postseal.core.certs import Certificate
+from postseal.core.crl import parse_crl
+from postseal.core.errors import Unavailable
+from postseal.core.evidence import CrlEvidence, Evidence, Question
+from postseal.core.path import Anchor, PathFault, PathSettings
+from postseal.core.revocation import RevocationSettings, Status
+from support.pki import DAY, HOUR, NOW, Leaf, authority
+
+URL = "http://ca.example.test/sub.crl"
+ROOT_URL = "http://ca.example.test/root.crl"
+ALICE = parse_mailbox("alice@example.test")
+
+
+class World:
+    """Certificates, trust and evidence held in memory, with counters for what was asked."""
+
+    def __init__(self) -> None:
+        self.root = authority("Root")
+        self.sub = self.root.sub("Issuing", crl_urls=[ROOT_URL])
+        self.known: list[Certificate] = []
+        self.trust_generation = 0
+        self.evidence_generation = 0
+        self.stored: dict[int, tuple[Evidence, ...]] = {}
+        self.broken_directory = ""
+        self.broken_store = ""
+        self.reads = 0
+        self.asked: list[Question] = []
+
+    def anchors(self) -> tuple[Anchor, ...]:
+        return (Anchor(self.root.certificate),)
+
+    def intermediates(self) -> tuple[Certificate, ...]:
+        return (self.sub.certificate,)
+
+    def candidates(self, mailbox: Mailbox) -> tuple[Candidate, ...]:
+        if self.broken_directory:
+            raise Unavailable(self.broken_directory)
+        return tuple(Candidate(c, Origin.FOLDER, "memory") for c in self.known)
+
+    def evidence(self, question: Question) -> tuple[Evidence, ...]:
+        self.reads += 1
+        if self.broken_store:
+            raise Unavailable(self.broken_store)
+        return self.stored.get(question.certificate.serial, ())
+
+    def generation(self) -> int:
+        return self.evidence_generation
+
+    def ask(self, questions: Sequence[Question], budget: float) -> Future[None]:
+        self.asked.extend(questions)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def publish(self, *, revoked: Sequence[Leaf] = (), number: int = 1) -> None:
+        """New CRLs of both CAs arrive in the store."""
+        crl = CrlEvidence(parse_crl(self.sub.crl(revoked, number=number)), URL, NOW)
+        for certificate in self.known:
+            self.stored[certificate.serial] = (crl,)
+        root_crl = CrlEvidence(parse_crl(self.root.crl(number=number)), ROOT_URL, NOW)
+        self.stored[self.sub.certificate.serial] = (root_crl,)
+        self.evidence_generation += 1
+
+    def assessor(self) -> Assessor:
+        return Assessor(self, Trust(self), self, self, PathSettings(), RevocationSettings())
+
+
+class Trust:
+    """The trust store's face of the world: its generation is another than that of the evidence."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def anchors(self) -> tuple[Anchor, ...]:
+        return self._world.anchors()
+
+    def intermediates(self) -> tuple[Certificate, ...]:
+        return self._world.intermediates()
+
+    def generation(self) -> int:
+        return self._world.trust_generation
+
+
+def with_alice(**more: object) -> tuple[World, Leaf]:
+    world = World()
+    alice = world.sub.issue("alice@example.test", crl_urls=[URL], **more)  # type: ignore[arg-type]
+    world.known.append(alice.certificate)
+    return world, alice
+
+
+def test_good_when_both_crls_are_on_hand() -> None:
+    world, _ = with_alice()
+    world.publish()
+    found = world.assessor().assess(ALICE, NOW)
+    assert [v.status for v in found.assessed[0].verdicts] == [Status.GOOD, Status.GOOD]
+    assert not found.missing
+
+
+def test_asks_for_every_certificate_of_the_path_but_the_anchor() -> None:
+    """PRE-3, PRE-4: the leaf and the intermediate are asked about, the anchor is not."""
+    world, alice = with_alice()
+    found = world.assessor().assess(ALICE, NOW)
+    assert [q.certificate for q in found.missing] == [alice.certificate, world.sub.certificate]
+    assert all(v.status is Status.UNKNOWN for v in found.assessed[0].verdicts)
+
+
+def test_asks_nothing_about_an_untrusted_certificate() -> None:
+    """PRE-1: the URLs of a certificate without a path to an anchor are never used."""
+    world, _ = with_alice()
+    stranger = authority("Stranger").issue("alice@example.test", crl_urls=["http://tracker.example/x"], slot=9)
+    world.known[:] = [stranger.certificate]
+    found = world.assessor().assess(ALICE, NOW)
+    assert isinstance(found.assessed[0].path, PathFault)
+    assert not found.missing
+    assert world.reads == 0
+
+
+def test_asks_nothing_about_an_expired_certificate() -> None:
+    """PRE-2: an expired certificate is unusable for encryption anyhow."""
+    world, _ = with_alice(not_before=NOW - 30 * DAY, not_after=NOW - DAY)
+    assert not world.assessor().assess(ALICE, NOW).missing
+
+
+def test_second_look_reads_nothing() -> None:
+    """CACHE-11: within ten minutes and without news, the answer is the one that was kept."""
+    world, _ = with_alice()
+    world.publish()
+    assessor = world.assessor()
+    first = assessor.assess(ALICE, NOW)
+    reads = world.reads
+    assert assessor.assess(ALICE, NOW + timedelta(minutes=9)) is first
+    assert world.reads == reads
+    assert assessor.assess(ALICE, NOW + timedelta(minutes=11)) is not first
+
+
+def test_revocation_is_seen_at_the_next_message() -> None:
+    """CACHE-11: new evidence ends what was kept at once."""
+    world, alice = with_alice()
+    world.publish()
+    assessor = world.assessor()
+    assert assessor.assess(ALICE, NOW).assessed[0].verdicts[0].status is Status.GOOD
+    world.publish(revoked=[alice], number=2)
+    assert assessor.assess(ALICE, NOW).assessed[0].verdicts[0].status is Status.REVOKED
+
+
+def test_nothing_is_kept_beyond_next_update() -> None:
+    """CACHE-1: a verdict made a minute before its CRL ends is not used two minutes later."""
+    world, _ = with_alice()
+    world.publish()
+    assessor = world.assessor()
+    late = NOW + 7 * DAY - timedelta(minutes=1)
+    assert assessor.assess(ALICE, late).assessed[0].verdicts[0].status is Status.GOOD
+    after = assessor.assess(ALICE, NOW + 7 * DAY + HOUR)
+    assert after.assessed[0].verdicts[0].status is Status.UNKNOWN
+
+
+def test_nothing_is_kept_beyond_expiry() -> None:
+    world, alice = with_alice(not_after=NOW + timedelta(minutes=5))
+    world.publish()
+    assessor = world.assessor()
+    assert not isinstance(assessor.assess(ALICE, NOW).assessed[0].path, PathFault)
+    later = assessor.assess(ALICE, alice.certificate.not_after + timedelta(seconds=1))
+    assert isinstance(later.assessed[0].path, PathFault)
+
+
+def test_a_distrusted_anchor_ends_what_was_kept() -> None:
+    world, _ = with_alice()
+    world.publish()
+    assessor = world.assessor()
+    assessor.assess(ALICE, NOW)
+    world.root = authority("Another root")
+    world.trust_generation += 1
+    assert isinstance(assessor.assess(ALICE, NOW).assessed[0].path, PathFault)
+
+
+def test_unreadable_certificate_store_is_an_error_not_an_absence() -> None:
+    world, _ = with_alice()
+    world.broken_directory = "certificates.sqlite: disk I/O error"
+    assert world.assessor().assess(ALICE, NOW).error == "certificates.sqlite: disk I/O error"
+
+
+def test_unreadable_evidence_is_unknown_never_good() -> None:
+    world, _ = with_alice()
+    world.publish()
+    world.broken_store = "evidence.sqlite: database is locked"
+    verdict = world.assessor().assess(ALICE, NOW).assessed[0].verdicts[0]
+    assert verdict.status is Status.UNKNOWN
+    assert "database is locked" in verdict.detail
+
+
+def test_a_clock_that_goes_back_keeps_nothing() -> None:
+    world, _ = with_alice()
+    world.publish()
+    assessor = world.assessor()
+    first = assessor.assess(ALICE, NOW)
+    assert assessor.assess(ALICE, NOW - timedelta(seconds=1)) is not first
+
+
+def test_fetch_hands_the_questions_to_the_lookup_process() -> None:
+    world, _ = with_alice()
+    assessor = world.assessor()
+    missing = assessor.assess(ALICE, NOW).missing
+    assert assessor.fetch(missing, 1.0).result() is None
+    assert world.asked == list(missing)
