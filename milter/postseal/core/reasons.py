@@ -32,6 +32,13 @@ _OUTCOMES = (
     Reason(
         "rcpt.revocation-unknown", "the revocation status can't be checked, and the rule is strict", "", 451, "4.7.5"
     ),
+    Reason(
+        "rcpt.revocation-suspicious",
+        "the revocation evidence looks forged, and on_suspicious is defer",
+        "",
+        451,
+        "4.7.5",
+    ),
     Reason("rcpt.bad-address", "the recipient address can't be parsed", "RFC 5321 §4.1.2", 553, "5.1.3"),
     Reason("rcpt.held", "held for the administrator"),
 )
@@ -90,7 +97,10 @@ _MAIL: tuple[Reason, ...] = (
 )
 
 # The system: full disk, dead process, exception.
-_SYS: tuple[Reason, ...] = ()
+_SYS: tuple[Reason, ...] = (
+    Reason("sys.internal-error", "an internal error; the mail log has more", "", 451, "4.3.0"),
+    Reason("sys.directory-unavailable", "the recipients' certificates can't be read now", "", 451, "4.3.0"),
+)
 
 CATALOGUE: dict[str, Reason] = {r.code: r for r in (*_OUTCOMES, *_PATH, *_CERT, *_REV, *_MAIL, *_SYS)}
 

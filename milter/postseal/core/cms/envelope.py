@@ -150,7 +150,9 @@ def _target(certificate: Certificate) -> tuple[cms.IssuerAndSerialNumber, rsa.RS
         raise BadData(f"certificate {certificate.fingerprint[:16]}: unsupported public key: {exc}") from exc
     if isinstance(public, ec.EllipticCurvePublicKey):
         if public.curve.name not in _CURVE_HASH:
-            raise BadData(f"certificate {certificate.fingerprint[:16]}: mail can't be sealed to curve {public.curve.name}")
+            raise BadData(
+                f"certificate {certificate.fingerprint[:16]}: mail can't be sealed to curve {public.curve.name}"
+            )
     elif not isinstance(public, rsa.RSAPublicKey):
         raise BadData(f"certificate {certificate.fingerprint[:16]}: its key can't be used to encrypt")
     return cms.issuer_and_serial(certificate.der), public

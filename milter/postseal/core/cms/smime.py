@@ -1,0 +1,200 @@
+"""The S/MIME dress of a message (RFC 8551 §3): which header fields move inside, what stands outside, base64, line ends.
+
+A message is opaque octets here. The inner entity is the original Content-* fields as received, an empty line and the body as
+received; nothing is written again by a MIME library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import Literal
+
+import pybase64
+
+from postseal.core.cms.suite import Suite
+from postseal.core.message import Field, field_fault
+
+# RFC 2045 §5.2: what a message without Content-Type is.
+DEFAULT_TYPE = Field(b"Content-Type", b" text/plain; charset=us-ascii")
+
+# RFC 2045 §3, §5, §6.1 and RFC 2183: each at most once. Two of them are read differently by different readers (THR-11).
+_ONCE = (b"content-type", b"content-transfer-encoding", b"mime-version", b"content-disposition")
+
+# RFC 8551 §3.2.2 and §3.3: the spelling of smime-type.
+_SMIME_TYPE = {
+    Suite.AES_128_CBC: b"enveloped-data",
+    Suite.AES_256_CBC: b"enveloped-data",
+    Suite.AES_256_GCM: b"authEnveloped-data",
+}
+_COMMENT = re.compile(rb"\([^()\\]*\)")
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEdit:
+    """One change of the original's header, for a milter that sees values with their leading space (SMFIP_HDR_LEADSPC).
+
+    ``set``: chgheader(name, index, value); ``delete``: chgheader(name, index, None); ``add``: addheader(name, value), index 0.
+    ``index`` counts fields of that name from 1. ``value`` begins with its space and folds with LF and a tab, never CRLF (P9).
+    """
+
+    kind: Literal["set", "delete", "add"]
+    name: str
+    index: int
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A header taken apart for sealing. With a ``fault`` the message can't be sealed as it is and the rest is empty.
+
+    ``inner`` is the header of the inner entity with its empty line. What stands outside names the kind of CMS, so ``outer``
+    and ``edits`` are functions of the suite. ``fault`` is a ``mail.*`` code or empty, ``fault_detail`` names the field.
+    """
+
+    inner: bytes
+    kept: tuple[Field, ...] = ()
+    moved: tuple[tuple[Field, int], ...] = ()
+    version: Field | None = None
+    fault: str = ""
+    fault_detail: str = ""
+
+    def outer(self, suite: Suite) -> tuple[Field, ...]:
+        """The header of a sealed copy: what didn't move inside, in order, then MIME-Version once and the new Content-*."""
+        return (*self.kept, Field(b"MIME-Version", b" 1.0"), *_dress(suite))
+
+    def edits(self, suite: Suite) -> tuple[HeaderEdit, ...]:
+        """The edits that make ``outer`` of the original, in the order in which they must be done (last index first)."""
+        edits = []
+        dress = {field.name.lower(): field for field in _dress(suite)}
+        for field, index in reversed(self.moved):
+            new = dress.pop(field.name.lower(), None)
+            if new is None:
+                edits.append(HeaderEdit("delete", field.name.decode("ascii"), index, ""))
+            else:
+                edits.append(_edit("set", new, index))
+        if self.version is None:
+            edits.append(HeaderEdit("add", "MIME-Version", 0, " 1.0"))
+        elif _COMMENT.sub(b"", self.version.value).strip() != b"1.0":
+            edits.append(HeaderEdit("set", "MIME-Version", 1, " 1.0"))
+        edits.extend(_edit("add", field, 0) for field in dress.values())
+        return tuple(edits)
+
+
+def _edit(kind: Literal["set", "add"], field: Field, index: int) -> HeaderEdit:
+    return HeaderEdit(kind, field.name.decode("ascii"), index, field.value.replace(b"\r\n", b"\n").decode("ascii"))
+
+
+def _dress(suite: Suite) -> tuple[Field, ...]:
+    """RFC 8551 §3.3: the Content-* fields of a message that is one application/pkcs7-mime entity."""
+    smime_type = b" application/pkcs7-mime; smime-type=" + _SMIME_TYPE[suite] + b";\r\n\tname=smime.p7m"
+    return (
+        Field(b"Content-Type", smime_type),
+        Field(b"Content-Transfer-Encoding", b" base64"),
+        Field(b"Content-Disposition", b" attachment; filename=smime.p7m"),
+    )
+
+
+def split(fields: Sequence[Field]) -> Split:
+    """Which fields move inside and which stay; or the ``mail.*`` fault for which the message can't be sealed as it is."""
+    seen: dict[bytes, int] = {}
+    kept: list[Field] = []
+    moved: list[tuple[Field, int]] = []
+    version: Field | None = None
+    for field in fields:
+        if fault := field_fault(field):
+            return Split(b"", fault=fault[0], fault_detail=fault[1])
+        name = field.name.lower()
+        count = seen[name] = seen.get(name, 0) + 1
+        if count > 1 and name in _ONCE:
+            return Split(b"", fault="mail.duplicate-header", fault_detail=field.name.decode("ascii"))
+        if name == b"mime-version":
+            version = field
+        elif name.startswith(b"content-"):
+            moved.append((field, count))
+        else:
+            kept.append(field)
+    inside = [field for field, _ in moved]
+    if b"content-type" not in seen:
+        inside.insert(0, DEFAULT_TYPE)
+    return Split(b"".join(field.line for field in inside) + b"\r\n", tuple(kept), tuple(moved), version)
+
+
+_NO_LINE_ENDS = bytes(set(range(256)) - set(b"\r\n"))
+
+
+class LineCheck:
+    """Finds a bare CR or a bare LF in a body that arrives in chunks; a CRLF may lie across two of them.
+
+    NUL, 8-bit octets, lines over 998 octets and a missing last CRLF are no faults: they travel sealed, octet for octet.
+    """
+
+    __slots__ = ("_carry", "fault")
+
+    def __init__(self) -> None:
+        self._carry = False
+        self.fault = ""
+
+    def update(self, chunk: bytes) -> None:
+        """Look at the next octets. Only the first fault counts."""
+        if self.fault or not chunk:
+            return
+        if self._carry:
+            chunk = b"\r" + chunk
+        self._carry = chunk.endswith(b"\r")
+        pairs = chunk.count(b"\r\n")
+        # As many CR and LF as there are in pairs: none stands alone. Two passes in C; looking for either costs three.
+        if 2 * pairs + self._carry != len(chunk.translate(None, _NO_LINE_ENDS)):
+            self.fault = "mail.bare-cr" if chunk.count(b"\r") > pairs + self._carry else "mail.bare-lf"
+
+    def finish(self) -> str:
+        """The fault's code: ``mail.bare-cr``, ``mail.bare-lf`` or empty."""
+        if self._carry and not self.fault:
+            self.fault = "mail.bare-cr"
+        return self.fault
+
+
+# RFC 2045 §6.8: lines of 76. 840 of them with CRLF are 65 520 octets: the most that one SMFIR_REPLBODY (65 535) can carry.
+_LINES = 840
+_BLOCK = 57 * _LINES
+_UNPACK = {n: Struct("76s" * n).unpack_from for n in (_LINES, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)}
+
+
+def base64_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Octets in chunks of any size -> base64 in CRLF lines; every block is whole lines and at most 65 520 octets."""
+    held: list[bytes | memoryview] = []
+    missing = _BLOCK
+    for chunk in chunks:
+        view = memoryview(chunk)
+        if held:
+            if len(view) < missing:
+                held.append(chunk)
+                missing -= len(view)
+                continue
+            yield _lines(b"".join((*held, view[:missing])))
+            view = view[missing:]
+        whole = len(view) - len(view) % _BLOCK
+        for start in range(0, whole, _BLOCK):
+            yield _lines(view[start : start + _BLOCK])
+        held = [bytes(view[whole:])] if whole < len(view) else []
+        missing = _BLOCK - (len(view) - whole)
+    if held:
+        yield _lines(b"".join(held))
+
+
+def _lines(data: bytes | memoryview) -> bytes:
+    encoded = pybase64.b64encode(data)
+    full, rest = divmod(len(encoded), 76)
+    if full == _LINES:
+        return b"\r\n".join(_UNPACK[_LINES](encoded)) + b"\r\n"
+    lines: list[bytes] = []
+    offset = 0
+    for count in (512, 256, 128, 64, 32, 16, 8, 4, 2, 1):
+        if full & count:
+            lines += _UNPACK[count](encoded, offset)
+            offset += 76 * count
+    if rest:
+        lines.append(encoded[offset:])
+    return b"\r\n".join(lines) + b"\r\n"
