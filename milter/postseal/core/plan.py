@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from postseal.core.cms.suite import KeyFamily, Suite
+from postseal.core.reasons import CATALOGUE
+from postseal.core.text import address, escape
 
 if TYPE_CHECKING:
+    from postseal.core.certs import Certificate
     from postseal.core.policy import Cleared
 
 
@@ -66,5 +70,117 @@ class Plan:
 
     @property
     def worst(self) -> Action:
-        """REFUSE before DEFER before HOLD; else SEAL or CLEAR."""
-        raise NotImplementedError  # owner: policy
+        """REFUSE before DEFER before HOLD; else SEAL when anything is sealed, CLEAR when all goes as it came."""
+        actions = {decision.action for decision in self.decisions}
+        return next((action for action in _WORST_FIRST if action in actions), Action.CLEAR)
+
+
+_WORST_FIRST = (Action.REFUSE, Action.DEFER, Action.HOLD, Action.SEAL, Action.CLEAR)
+
+
+def group(decisions: Sequence[Decision]) -> tuple[Delivery, ...]:
+    """The copies that a plan needs: one per suite and key family, the largest first, then the clear one.
+
+    RSA and EC recipients are apart because older readers can't open a message with both (P16).
+    """
+    sealed: dict[tuple[Suite, KeyFamily], list[Decision]] = {}
+    clear: list[str] = []
+    for decision in decisions:
+        if decision.action is Action.CLEAR:
+            clear.append(decision.recipient)
+        elif decision.action is Action.SEAL and decision.suite and decision.cleared:
+            families = {_key_family(cleared.certificate) for cleared in decision.cleared}
+            family = families.pop()
+            if families or family is None:
+                raise ValueError("a recipient's certificates must be of one key family that can be sealed for")
+            sealed.setdefault((decision.suite, family), []).append(decision)
+        else:
+            return ()
+    copies = [
+        Delivery(
+            tuple(dict.fromkeys(d.recipient for d in members)),
+            suite,
+            family,
+            tuple(dict.fromkeys(cleared for d in members for cleared in d.cleared)),
+        )
+        for (suite, family), members in sealed.items()
+    ]
+    copies.sort(key=lambda copy: -len(copy.recipients))
+    if clear:
+        copies.append(Delivery(tuple(dict.fromkeys(clear)), None, None))
+    return tuple(copies)
+
+
+def _key_family(certificate: Certificate) -> KeyFamily | None:
+    try:
+        from postseal.core.fitness import key_family
+    except ImportError:
+        return KeyFamily.EC if b"\x06\x07*\x86H\xce=\x02\x01" in certificate.der else KeyFamily.RSA
+    return key_family(certificate)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An SMTP reply for one recipient or a whole message. ``text`` is one line of printable ASCII, at most 900 characters.
+
+    ``lines`` are the same text, one clause per recipient, for a reply of several lines (RFC 5321 §4.2.1). A ``%`` is not
+    doubled; libmilter wants that of its caller.
+    """
+
+    code: int
+    enhanced: str
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return "; ".join(self.lines)
+
+
+_REPLY_MAX = 900
+_CLAUSE_MAX = 300
+
+
+def reply_for(plan: Plan) -> Reply | None:
+    """The one reply to a message that isn't accepted, naming each recipient and reason, worst first.
+
+    None when nothing is refused or deferred: the message is sealed, passed or held.
+    """
+    bad = [d for d in plan.decisions if d.action in (Action.REFUSE, Action.DEFER)]
+    if not bad:
+        return None
+    bad.sort(key=lambda d: _WORST_FIRST.index(d.action))
+    first = reply_to(bad[0])
+    clauses = [clause for decision in bad for clause in reply_to(decision).lines]
+    shown: list[str] = []
+    for index, clause in enumerate(clauses):
+        rest = len(clauses) - index
+        more = f"and {rest} more"
+        room = _REPLY_MAX - len("; ".join([*shown, clause])) - (0 if rest == 1 else len(f"; and {rest - 1} more"))
+        if room < 0:
+            shown.append(more)
+            break
+        shown.append(clause)
+    return Reply(first.code, first.enhanced, tuple(shown))
+
+
+def reply_to(decision: Decision) -> Reply:
+    """The reply for one refused or deferred recipient. The class always fits the action: a DEFER is never a 5xx."""
+    entry = CATALOGUE.get(decision.reason)
+    code, enhanced = (entry.reply, entry.enhanced) if entry and entry.reply else (550, "5.7.1")
+    # RFC 3463 §2: the class of the enhanced code is that of the reply.
+    if decision.action is not Action.REFUSE and code >= 500:
+        code, enhanced = 451, f"4{enhanced[1:]}"
+    elif decision.action is Action.REFUSE and code < 500:
+        code, enhanced = 550, f"5{enhanced[1:]}"
+    sentence = entry.sentence if entry else decision.reason
+    detail = f": {escape(decision.detail, _DETAIL_MAX)}" if decision.detail else ""
+    clause = f"{address(decision.recipient)}: {sentence}{detail}"
+    return Reply(code, enhanced, (_cut(clause),))
+
+
+_DETAIL_MAX = 200
+
+
+def _cut(clause: str) -> str:
+    """Cut to what one line of a reply may hold; the clause is escaped already."""
+    return clause if len(clause) <= _CLAUSE_MAX else f"{clause[: _CLAUSE_MAX - 3]}..."

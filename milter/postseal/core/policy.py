@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -12,7 +12,9 @@ from postseal.core.address import Mailbox, domain_to_ascii, parse_mailbox
 from postseal.core.assess import Assessed
 from postseal.core.certs import Certificate
 from postseal.core.cms.suite import Suite
-from postseal.core.plan import Plan
+from postseal.core.path import PathFault
+from postseal.core.plan import Action, Decision, Plan, Warn, group
+from postseal.core.revocation import Status, Verdict
 
 
 class Seal(StrEnum):
@@ -63,6 +65,9 @@ class PolicySettings:
 
     on_suspicious: OnSuspicious = OnSuspicious.WARN
     on_none_declared: OnNoneDeclared = OnNoneDeclared.WARN
+
+
+_DEFAULTS = PolicySettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +155,205 @@ class MessageFacts:
 
 
 def match_rule(rules: Sequence[Rule], sender: Mailbox | None, recipient: Mailbox | None) -> Rule:
-    raise NotImplementedError  # owner: policy
+    """The first rule that matches both. The last rule of a configuration always does; without one LookupError is raised."""
+    for rule in rules:
+        if any(p.matches(recipient) for p in rule.recipients) and any(p.matches(sender) for p in rule.senders):
+            return rule
+    raise LookupError("no rule matches: the last one must be a catch-all")
 
 
-def decide(message: MessageFacts, recipients: Sequence[RecipientFacts], rules: Sequence[Rule], at: datetime) -> Plan:
-    """The plan for a message. Never raises."""
-    raise NotImplementedError  # owner: policy
+def decide(
+    message: MessageFacts,
+    recipients: Sequence[RecipientFacts],
+    rules: Sequence[Rule],
+    at: datetime,
+    settings: PolicySettings = _DEFAULTS,
+) -> Plan:
+    """The plan for a message, from facts that were collected at ``at``. Total: never raises, any bug defers (4xx)."""
+    try:
+        decisions = tuple(_guarded(message, facts, rules, settings) for facts in recipients)
+        return Plan(decisions, group(decisions))
+    except Exception as exc:
+        return Plan(tuple(_internal_error(facts.recipient, exc) for facts in recipients), ())
+
+
+def rcpt_answer(
+    facts: RecipientFacts,
+    message: MessageFacts,
+    rules: Sequence[Rule],
+    at: datetime,
+    settings: PolicySettings = _DEFAULTS,
+) -> Decision | None:
+    """The REFUSE or DEFER that is certain at RCPT already, whatever the message holds; None when it isn't.
+
+    Revocation evidence may still be on its way, so nothing that rests on its absence is certain.
+    """
+    decision = _guarded(message, facts, rules, settings)
+    if decision.action not in (Action.REFUSE, Action.DEFER) or decision.reason in _MAY_CHANGE:
+        return None
+    return decision
+
+
+def _guarded(message: MessageFacts, facts: RecipientFacts, rules: Sequence[Rule], settings: PolicySettings) -> Decision:
+    try:
+        decision = _decide_one(message, facts, rules, settings)
+    except Exception as exc:
+        return _internal_error(facts.recipient, exc)
+    if decision.action is Action.SEAL and message.fault:
+        return replace(
+            decision, action=Action.REFUSE, reason=message.fault, detail=message.fault_detail, cleared=(), suite=None
+        )
+    return decision
+
+
+def _internal_error(recipient: str, exc: Exception) -> Decision:
+    return Decision(recipient, Action.DEFER, "sys.internal-error", "", f"{type(exc).__name__}: {exc}")
+
+
+def _decide_one(
+    message: MessageFacts, facts: RecipientFacts, rules: Sequence[Rule], settings: PolicySettings
+) -> Decision:
+    to = facts.recipient
+    if facts.internal:
+        return Decision(to, Action.CLEAR, "ok.internal", "")
+    if message.protection is Protection.ENCRYPTED:
+        return Decision(to, Action.CLEAR, "ok.already-encrypted", "")
+    rule = match_rule(rules, message.sender, facts.mailbox)
+    if rule.seal is Seal.NEVER:
+        return Decision(to, Action.CLEAR, "ok.clear-rule", rule.name)
+    if facts.mailbox is None:
+        return Decision(to, Action.REFUSE, "rcpt.bad-address", rule.name)
+    if facts.directory_error:
+        return Decision(to, Action.DEFER, "sys.directory-unavailable", rule.name, facts.directory_error)
+    # Facts §2.3: best first; policy takes the first that the rule accepts.
+    judged = [(a, _judge(a, rule, settings)) for a in _ranked(facts.assessed, facts.mailbox)]
+    for assessed, judgement in judged:
+        if isinstance(judgement, _Usable):
+            cleared = Cleared(assessed.candidate.certificate, assessed)
+            return Decision(
+                to, Action.SEAL, "ok.sealed", rule.name, "", (cleared,), rule.suite, judgement.warnings
+            )  # fmt: skip
+    for _, judgement in judged:
+        if isinstance(judgement, _Undecided):
+            return Decision(to, Action.DEFER, judgement.code, rule.name, judgement.detail, warnings=judgement.warnings)
+    return _without_certificate(to, rule, [j for _, j in judged if isinstance(j, _Rejected)])
+
+
+def _ranked(assessed: Sequence[Assessed], mailbox: Mailbox) -> tuple[Assessed, ...]:
+    try:
+        from postseal.core.choice import ranked
+    except ImportError:
+        return tuple(assessed)
+    return ranked(assessed, mailbox)
+
+
+@dataclass(frozen=True, slots=True)
+class _Usable:
+    warnings: tuple[Warn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Undecided:
+    """Perhaps usable later: mail waits, it never leaves in clear because of revocation trouble."""
+
+    code: str
+    detail: str
+    warnings: tuple[Warn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    code: str
+    detail: str
+
+
+def _judge(assessed: Assessed, rule: Rule, settings: PolicySettings) -> _Usable | _Undecided | _Rejected:
+    """May mail be sealed for this certificate under this rule?"""
+    label = f"certificate sha256:{assessed.candidate.certificate.fingerprint[:16]}"
+    if isinstance(assessed.path, PathFault):
+        return _Rejected(assessed.path.code, f"{label}: {assessed.path.detail}")
+    fatal = next((f for f in assessed.findings if f.fatal), None)
+    if fatal:
+        return _Rejected(fatal.code, f"{label}: {fatal.detail}")
+    # PRE-3: every certificate of the path but the anchor has its own verdict.
+    verdicts = assessed.verdicts
+    if len(verdicts) != len(assessed.path.certificates):
+        raise ValueError(f"{len(assessed.path.certificates)} certificates, but {len(verdicts)} verdicts")
+    whose = [label, *(f"CA certificate sha256:{c.fingerprint[:16]}" for c in assessed.path.certificates[1:])]
+    for who, verdict in zip(whose, verdicts, strict=True):
+        if verdict.status is Status.REVOKED:
+            return _Rejected(verdict.reason, _revoked_text(who, verdict))
+    warnings = tuple(Warn(f.code, f"{label}: {f.detail}") for f in assessed.findings)
+    outcome: _Usable | _Undecided = _Usable(warnings)
+    for who, verdict in zip(whose, verdicts, strict=True):
+        if verdict.status is Status.GOOD:
+            continue
+        unknown = _unknown(who, verdict, rule, settings)
+        if isinstance(unknown, _Rejected):
+            return unknown
+        if isinstance(unknown, _Undecided):
+            outcome = outcome if isinstance(outcome, _Undecided) else unknown
+        elif isinstance(outcome, _Usable):
+            outcome = _Usable((*outcome.warnings, *unknown.warnings))
+    return outcome
+
+
+def _unknown(who: str, verdict: Verdict, rule: Rule, settings: PolicySettings) -> _Usable | _Undecided | _Rejected:
+    """Facts §1.1, the rows of UNKNOWN."""
+    text = f"revocation status unknown: {verdict.detail or verdict.reason}"
+    url = f" ({verdict.source})" if verdict.source and verdict.source not in text else ""
+    text = f"{text}{url}; {who}"
+    if verdict.reason == NONE_DECLARED and settings.on_none_declared is OnNoneDeclared.REFUSE:
+        return _Rejected(verdict.reason, text)
+    if rule.revocation is Strictness.STRICT:
+        warning = Warn(verdict.reason, f"{text}; deferred (revocation=strict)", verdict.suspicious)
+        return _Undecided("rcpt.revocation-unknown", text, (warning,))
+    if verdict.suspicious and settings.on_suspicious is OnSuspicious.DEFER:
+        warning = Warn(verdict.reason, f"{text}; deferred (on_suspicious=defer)", True)
+        return _Undecided("rcpt.revocation-suspicious", text, (warning,))
+    if verdict.reason == NONE_DECLARED and settings.on_none_declared is OnNoneDeclared.ACCEPT:
+        return _Usable(())
+    return _Usable((Warn(verdict.reason, f"{text}; sealed anyway (revocation=soft)", verdict.suspicious),))
+
+
+def _revoked_text(who: str, verdict: Verdict) -> str:
+    when = f" on {verdict.revoked_at:%Y-%m-%d}" if verdict.revoked_at else ""
+    why = f" ({verdict.revocation_reason})" if verdict.revocation_reason else ""
+    source = f", says {verdict.source}" if verdict.source else ""
+    return f"{who} was revoked{when}{why}{source}"
+
+
+def _without_certificate(to: str, rule: Rule, rejected: Sequence[_Rejected]) -> Decision:
+    """Nothing to seal for. Only here, and only by ``without_certificate``, does a rule let mail go in clear."""
+    code = "rcpt.no-usable-certificate" if rejected else "rcpt.no-certificate"
+    detail = "; ".join(r.detail for r in rejected[:_NAMED])
+    done = rule.without_certificate
+    if rule.seal is Seal.MUST and done is WithoutCertificate.CLEAR:
+        done = WithoutCertificate.REFUSE
+    outcome = _OUTCOME[done]
+    warnings = tuple(
+        Warn(r.code, f"{r.detail}; not used, {outcome.value} (without_certificate={done.value})")
+        for r in rejected[:_NAMED]
+    )  # fmt: skip
+    if done is WithoutCertificate.CLEAR:
+        code = "ok.clear-no-certificate"
+    if done is WithoutCertificate.HOLD:
+        detail = detail or "no certificate for the recipient is known"
+        code = "rcpt.held"
+    return Decision(to, outcome, code, rule.name, detail, warnings=warnings)
+
+
+_OUTCOME = {
+    WithoutCertificate.CLEAR: Action.CLEAR,
+    WithoutCertificate.REFUSE: Action.REFUSE,
+    WithoutCertificate.DEFER: Action.DEFER,
+    WithoutCertificate.HOLD: Action.HOLD,
+}
+# Certificates named in one decision's text; the decision record has all of them.
+_NAMED = 5
+NONE_DECLARED = "rev.none-declared"
+# What evidence that arrives until the end of the message may turn.
+_MAY_CHANGE = frozenset({"rcpt.revocation-unknown", "rcpt.revocation-suspicious"})
 
 
 def clear_by_operator(certificate: Certificate) -> Cleared:
