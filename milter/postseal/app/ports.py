@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Protocol
@@ -12,6 +12,7 @@ from postseal.core.assess import Candidate
 from postseal.core.certs import Certificate
 from postseal.core.evidence import Evidence, Question
 from postseal.core.path import Anchor
+from postseal.core.record import DecisionRecord
 
 
 class Clock(Protocol):
@@ -62,12 +63,48 @@ class Lookup(Protocol):
         ...
 
 
+class MailLog(Protocol):
+    """The mail log; nothing here ever raises. ``fields`` reach the journal beside the line."""
+
+    def info(self, text: str, fields: Mapping[str, str] | None = None) -> None: ...
+
+    def warning(self, text: str, fields: Mapping[str, str] | None = None) -> None: ...
+
+    def error(self, text: str, fields: Mapping[str, str] | None = None) -> None: ...
+
+
+class DecisionWriter(Protocol):
+    def add(self, records: Sequence[DecisionRecord]) -> None:
+        """Store the records of one message together. Raises Unavailable."""
+        ...
+
+
 class Reinjector(Protocol):
     def send(
-        self, sender: str, recipients: Sequence[str], message: Iterable[bytes], *, mail_options: Sequence[str] = ()
+        self,
+        sender: str,
+        recipients: Sequence[str],
+        message: Iterable[bytes],
+        *,
+        mail_options: Sequence[str] = (),
+        rcpt_options: Mapping[str, Sequence[str]] | None = None,
     ) -> str:
         """Deliver one message by SMTP; returns the server's reply to DATA. All recipients are accepted or none.
 
         Raises Unavailable (try again) or BadData (the server refuses for good).
         """
         ...
+
+
+class Spool(Protocol):
+    """Ciphertext of one message. Never plaintext."""
+
+    size: int
+
+    def append(self, data: bytes) -> None:
+        """Raises Unavailable when it can't be kept (full disk)."""
+        ...
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None: ...
