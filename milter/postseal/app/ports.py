@@ -78,6 +78,10 @@ class DecisionWriter(Protocol):
         """Store the records of one message together. Raises Unavailable."""
         ...
 
+    def close(self) -> None:
+        """Wait a moment until what was added is stored."""
+        ...
+
 
 class Reinjector(Protocol):
     def send(

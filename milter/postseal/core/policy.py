@@ -281,7 +281,7 @@ def _judge(assessed: Assessed, rule: Rule, settings: PolicySettings) -> _Usable 
         raise ValueError(f"{len(assessed.path.certificates)} certificates, but {len(verdicts)} verdicts")
     whose = [label, *(f"CA certificate sha256:{c.fingerprint[:16]}" for c in assessed.path.certificates[1:])]
     for who, verdict in zip(whose, verdicts, strict=True):
-        if verdict.status is Status.REVOKED:
+        if verdict.status is Status.REVOKED or verdict.reason == "rev.listed-unsupported":
             return _Rejected(verdict.reason, _revoked_text(who, verdict))
     warnings = tuple(Warn(f.code, f"{label}: {f.detail}") for f in assessed.findings)
     outcome: _Usable | _Undecided = _Usable(warnings)
@@ -317,6 +317,8 @@ def _unknown(who: str, verdict: Verdict, rule: Rule, settings: PolicySettings) -
 
 
 def _revoked_text(who: str, verdict: Verdict) -> str:
+    if verdict.status is not Status.REVOKED:
+        return f"{who} is listed as revoked by evidence that isn't fully understood: {verdict.detail or verdict.source}"
     when = f" on {verdict.revoked_at:%Y-%m-%d}" if verdict.revoked_at else ""
     why = f" ({verdict.revocation_reason})" if verdict.revocation_reason else ""
     source = f", says {verdict.source}" if verdict.source else ""

@@ -41,6 +41,15 @@ def _escaped(char: str, also: str) -> str:
     return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
 
 
+def one_line(text: str, limit: int) -> str:
+    """For a text whose parts are escaped already: what isn't printable ASCII is escaped, quotes and backslashes stay."""
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
+    pieces = (char if char in '"\\' else _escaped(char, "") for char in text[: limit + 1])
+    whole = "".join(pieces)
+    return whole if len(whole) <= limit else whole[: limit - len(_CUT)] + _CUT
+
+
 def address(text: str) -> str:
     """An envelope address as ``<…>``: nothing in it can end the brackets or begin another ``key=value``."""
     bare = text[1:-1] if text.startswith("<") and text.endswith(">") else text
