@@ -24,6 +24,19 @@ RSA_ENCRYPTION = Oid("1.2.840.113549.1.1.1")
 RSAES_OAEP = Oid("1.2.840.113549.1.1.7")
 EC_PUBLIC_KEY = Oid("1.2.840.10045.2.1")
 
+# Ciphers that are recognised as encryption, though nothing here opens them: DES-EDE3-CBC, RC2-CBC, Camellia (RFC 3657), AES-CCM
+# (RFC 5084), ChaCha20-Poly1305 (RFC 8103).
+FOREIGN_CIPHERS: dict[Oid, str] = {
+    Oid("1.2.840.113549.3.7"): "des-ede3-cbc",
+    Oid("1.2.840.113549.3.2"): "rc2-cbc",
+    Oid("1.2.392.200011.61.1.1.1.2"): "camellia128-cbc",
+    Oid("1.2.392.200011.61.1.1.1.3"): "camellia192-cbc",
+    Oid("1.2.392.200011.61.1.1.1.4"): "camellia256-cbc",
+    Oid("2.16.840.1.101.3.4.1.7"): "aes128-ccm",
+    Oid("2.16.840.1.101.3.4.1.47"): "aes256-ccm",
+    Oid("1.2.840.113549.1.9.16.3.18"): "chacha20-poly1305",
+}
+
 # Content encryption (RFC 3565 §4.1, RFC 5084 §3.2): key length in octets, and whether it is GCM.
 CONTENT_CIPHERS: dict[Oid, tuple[str, int, bool]] = {
     Oid("2.16.840.1.101.3.4.1.2"): ("aes128-cbc", 16, False),
@@ -35,6 +48,14 @@ CONTENT_CIPHERS: dict[Oid, tuple[str, int, bool]] = {
 }
 SUITE_OID: dict[Suite, Oid] = {Suite(name): oid for oid, (name, _, _) in CONTENT_CIPHERS.items() if name in set(Suite)}
 
+# RFC 4055 §2.1: hash functions of RSAES-OAEP.
+OAEP_HASHES: dict[Oid, str] = {
+    Oid("1.3.14.3.2.26"): "sha1",
+    Oid("2.16.840.1.101.3.4.2.4"): "sha224",
+    Oid("2.16.840.1.101.3.4.2.1"): "sha256",
+    Oid("2.16.840.1.101.3.4.2.2"): "sha384",
+    Oid("2.16.840.1.101.3.4.2.3"): "sha512",
+}
 # RFC 3565 §2.3.2: AES key wrap, by length of the key-encryption key in octets.
 AES_WRAP: dict[Oid, int] = {
     Oid("2.16.840.1.101.3.4.1.5"): 16,
@@ -250,6 +271,33 @@ class EccCmsSharedInfo:
     key_info: asn1.TLV
     entity_u_info: Annotated[bytes | None, asn1.Explicit(0)] = None
     supp_pub_info: Annotated[bytes, asn1.Explicit(2)]
+
+
+@asn1.sequence
+class HashAlgorithm:
+    algorithm: Oid
+    parameters: asn1.Null | None = None
+
+
+@asn1.sequence
+class MaskGenAlgorithm:
+    algorithm: Oid
+    hash: HashAlgorithm
+
+
+@asn1.sequence
+class LabelSource:
+    algorithm: Oid
+    label: bytes
+
+
+@asn1.sequence
+class OaepParameters:
+    """RFC 4055 §4.1: SHA-1, MGF1 with SHA-1 and the empty label where a part is absent."""
+
+    hash_algorithm: Annotated[HashAlgorithm | None, asn1.Explicit(0)] = None
+    mask_gen_algorithm: Annotated[MaskGenAlgorithm | None, asn1.Explicit(1)] = None
+    label_source: Annotated[LabelSource | None, asn1.Explicit(2)] = None
 
 
 @asn1.sequence
