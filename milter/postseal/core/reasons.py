@@ -41,10 +41,32 @@ _OUTCOMES = (
     ),
     Reason("rcpt.bad-address", "the recipient address can't be parsed", "RFC 5321 §4.1.2", 553, "5.1.3"),
     Reason("rcpt.held", "held for the administrator"),
+    Reason(
+        "rcpt.with-others", "not delivered, because the message isn't accepted for another recipient", "", 451, "4.7.1"
+    ),
 )
 
 # core.path: why a certificate has no valid path. One code per failed check, most useful one reported.
-_PATH: tuple[Reason, ...] = ()
+_PATH: tuple[Reason, ...] = (
+    Reason("path.no-issuer", "the certificate of an issuer isn't known, so no trust anchor is reached", "RFC 5280 §6.1"),
+    Reason("path.untrusted-root", "the path ends in a self-issued certificate that isn't trusted", "RFC 5280 §6.1.1 (d)"),
+    Reason("path.bad-signature", "the signature of a certificate is wrong", "RFC 5280 §6.1.3 (a)(1)"),
+    Reason("path.bad-extension", "the extensions of a certificate can't be read", "RFC 5280 §4.2"),
+    Reason("path.unsupported-key", "an issuer has a key of a kind that isn't accepted", "RFC 8550 §4.3"),
+    Reason("path.unsupported-signature", "a certificate is signed with an algorithm that isn't accepted", "RFC 8550 §4.3"),
+    Reason("path.broken-signature", "a certificate is signed with MD2, MD4 or MD5", "RFC 8550 §4.3"),
+    Reason("path.not-ca", "an issuer isn't a CA", "RFC 5280 §6.1.4 (k)"),
+    Reason("path.no-cert-sign", "an issuer isn't allowed to sign certificates", "RFC 5280 §6.1.4 (n)"),
+    Reason("path.weak-key", "an RSA key in the path is too short, too long, or has an absurd exponent", "RFC 8550 §4.3"),
+    Reason("path.weak-signature", "a certificate is signed with SHA-1 or SHA-224", "RFC 8550 §4.3"),
+    Reason("path.wrong-purpose", "a CA in the path isn't for mail", "RFC 5280 §4.2.1.12, RFC 8550 §4.4.4"),
+    Reason("path.too-long", "there are more CAs in the path than one of them allows", "RFC 5280 §6.1.4 (l), (m)"),
+    Reason("path.unknown-extension", "a certificate has a critical extension that isn't known", "RFC 5280 §6.1.4 (o)"),
+    Reason("path.unsupported-extension", "a certificate has limits that this version doesn't process", "RFC 5280 §4.2"),
+    Reason("path.not-yet-valid", "a certificate in the path isn't valid yet", "RFC 5280 §6.1.3 (a)(2)"),
+    Reason("path.expired", "a certificate in the path has expired", "RFC 5280 §6.1.3 (a)(2)"),
+    Reason("path.budget", "the search for a path took too many steps and was given up", "RFC 4158 §2.4.2"),
+)
 
 # core.fitness: why a certificate with a good path isn't fit to encrypt mail for the recipient, or a remark on it.
 _CERT: tuple[Reason, ...] = ()
@@ -64,7 +86,6 @@ _REV: tuple[Reason, ...] = (
     Reason("rev.wrong-issuer", "the CRL isn't from the issuer of the certificate", "RFC 5280 §6.3.3 (b)(1)"),
     Reason("rev.unauthorized-responder", "nobody allowed the signer of the OCSP answer to sign it", "RFC 6960 §4.2.2.2"),
     Reason("rev.ocsp-unknown", "the OCSP responder doesn't know the certificate", "RFC 6960 §2.2"),
-    Reason("rev.disagree", "CRL and OCSP don't both say good, and the rule asks for both", ""),
     Reason("rev.stale", "the evidence is out of date", "RFC 5280 §5.1.2.5, RFC 6960 §3.2"),
     Reason("rev.not-yet-valid", "the evidence is dated in the future; is a clock wrong?", "RFC 5280 §5.1.2.4"),
     Reason("rev.weak-algorithm", "the evidence is signed with an algorithm that is too weak", "RFC 8550 §4.3"),
@@ -82,6 +103,7 @@ _REV: tuple[Reason, ...] = (
     Reason("rev.blocked-by-guard", "the URL or its address isn't one that may be asked"),
     Reason("rev.budget", "there was more to do than one check may do"),
     Reason("rev.no-evidence", "no CRL and no OCSP answer is at hand yet"),
+    Reason("rev.store-unavailable", "the store of revocation evidence can't be read"),
     Reason("rev.none-declared", "the certificate names neither a CRL nor an OCSP responder"),
 )
 
@@ -94,11 +116,34 @@ _MAIL: tuple[Reason, ...] = (
     Reason("mail.header-too-large", "the header of the message is too large", "RFC 5322 §2.2", 554, "5.6.0"),
     Reason("mail.bare-cr", "the message has a CR without LF", "RFC 5321 §2.3.8", 554, "5.6.0"),
     Reason("mail.bare-lf", "the message has an LF without CR", "RFC 5321 §2.3.8", 554, "5.6.0"),
+    Reason("mail.too-large", "the message is too large when it is sealed", "RFC 1870 §6.3", 552, "5.3.4"),
+    Reason("mail.bad-sender", "the sender address can't be parsed", "RFC 5321 §4.1.2", 553, "5.1.7"),
 )
 
 # The system: full disk, dead process, exception.
 _SYS: tuple[Reason, ...] = (
     Reason("sys.internal-error", "an internal error; the mail log has more", "", 451, "4.3.0"),
+    Reason("sys.busy", "too many messages are being worked on", "", 451, "4.3.2"),
+    Reason("sys.spool-unavailable", "the sealed message can't be kept, is the disk full?", "", 451, "4.3.1"),
+    Reason("sys.reinject-failed", "the copies for other recipients can't be delivered now", "", 451, "4.4.1"),
+    Reason("sys.reinject-refused", "the copies for other recipients were refused", "", 550, "5.3.0"),
+    Reason(
+        "sys.unwritable-address", "the address isn't UTF-8, so the recipient can't be moved to a copy", "", 451, "4.3.0"
+    ),
+    Reason(
+        "policy.no-reinject",
+        "the recipients need different copies, and no listener for them is configured (reinject); send to each apart",
+        "",
+        451,
+        "4.3.5",
+    ),
+    Reason(
+        "policy.mixed-hold",
+        "a recipient's mail must be held and another's must be sealed; send to each apart",
+        "",
+        451,
+        "4.7.1",
+    ),
     Reason("sys.directory-unavailable", "the recipients' certificates can't be read now", "", 451, "4.3.0"),
 )
 

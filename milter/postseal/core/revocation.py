@@ -1,68 +1,341 @@
-"""Revocation judgement: evidence in, one verdict per certificate out (RFC 5280 §6.3, RFC 6960; rules of facts §1)."""
+"""Revocation judgement: evidence in, one verdict per certificate out (RFC 5280 §6.3, RFC 6960).
+
+Each piece of evidence is judged for itself (``crl_status``, ``ocsp_status``) and becomes a finding; findings are merged:
+
+- an authentic REVOKED in scope wins over everything, whatever its source and age; only a hold that a newer CRL of the same
+  scope no longer lists is over;
+- evidence that lists the certificate and can't be interpreted in full forbids GOOD;
+- GOOD needs current evidence that covers all reasons, from the sources that the order asks for;
+- everything else is UNKNOWN, with the most useful cause.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from postseal.core.evidence import Evidence, Question
+from postseal.core.certificate_facts import certificate_facts
+from postseal.core.crl import signature_valid
+from postseal.core.crl_status import Finding, Target, check_crl
+from postseal.core.distribution import ALL_REASONS, reason_names
+from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question
+from postseal.core.names import same_name
+from postseal.core.ocsp import refresh_window as ocsp_refresh_window
+from postseal.core.ocsp_status import check_ocsp
+from postseal.core.verdict import Order as Order
+from postseal.core.verdict import RevocationSettings as RevocationSettings
+from postseal.core.verdict import Status as Status
+from postseal.core.verdict import Verdict as Verdict
 
+# PRE-6: pieces of evidence that one verdict looks at. Honest stores hold a handful.
+_MAX_EVIDENCE = 64
+_MAX_CAUSES = 3
+_JUST_TRIED = timedelta(minutes=1)
+_REUSE_UNKNOWN = timedelta(minutes=1)
 
-class Status(StrEnum):
-    GOOD = "good"
-    REVOKED = "revoked"
-    UNKNOWN = "unknown"
-
-
-class Order(StrEnum):
-    """Which source decides first (RPL-1)."""
-
-    CRL_FIRST = "crl-first"
-    OCSP_FIRST = "ocsp-first"
-    CRL_ONLY = "crl-only"
-    OCSP_ONLY = "ocsp-only"
-    BOTH = "both"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is known about one certificate at one moment.
-
-    ``reason`` is a ``rev.*`` code (rev.crl, rev.ocsp for GOOD; rev.unreachable, rev.timeout, rev.stale, rev.bad-signature …
-    for UNKNOWN). ``source`` is the URL or ``file:NAME`` of the deciding evidence. ``suspicious`` marks what looks like an
-    attack (bad signature, wrong issuer, unauthorised responder). ``detail`` is one clause in words, for the log.
-    """
-
-    status: Status
-    reason: str
-    detail: str = ""
-    source: str = ""
-    this_update: datetime | None = None
-    next_update: datetime | None = None
-    revoked_at: datetime | None = None
-    revocation_reason: str = ""
-    suspicious: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RevocationSettings:
-    """How evidence is judged; one instance per configuration."""
-
-    order: Order = Order.CRL_FIRST
-    skew: timedelta = timedelta(minutes=5)
-    max_age_without_next_update: timedelta = timedelta(hours=24)
-    weak_keys: bool = False
+# Which cause an administrator wants to read first: attacks, then evidence with a flaw, then the lack of evidence.
+_RANK = {
+    code: rank
+    for rank, code in enumerate(
+        (
+            "rev.listed-unsupported",
+            "rev.bad-signature",
+            "rev.unauthorized-responder",
+            "rev.wrong-issuer",
+            "rev.ocsp-unknown",
+            "rev.stale",
+            "rev.not-yet-valid",
+            "rev.weak-algorithm",
+            "rev.no-crl-sign",
+            "rev.unsupported",
+            "rev.reasons-incomplete",
+            "rev.wrong-scope",
+            "rev.ocsp-mismatch",
+            "rev.malformed",
+            "rev.ocsp-error",
+            "rev.too-large",
+            "rev.http-status",
+            "rev.timeout",
+            "rev.unreachable",
+            "rev.blocked-by-guard",
+            "rev.budget",
+        )
+    )
+}
 
 
 def judge(question: Question, evidence: Sequence[Evidence], settings: RevocationSettings, at: datetime) -> Verdict:
-    """One verdict from all evidence at hand. Total: any input gives a Verdict, never an exception (RPL-3)."""
-    raise NotImplementedError  # owner: revocation
+    """One verdict from all evidence at hand. Total: any input gives a Verdict, never an exception (RPL-3).
+
+    The detail of a GOOD verdict is empty, or a remark that is worth a warning.
+    """
+    try:
+        return _Judgement(question, settings, at).of(evidence)
+    except Exception as exc:
+        return Verdict(
+            Status.UNKNOWN, "rev.malformed", f"the certificate or its evidence can't be judged: {_words(exc)}"
+        )
 
 
 def still_needed(question: Question, evidence: Sequence[Evidence], settings: RevocationSettings, at: datetime) -> bool:
     """Would fetching help: is there no fresh decisive evidence, and a URL that isn't in back-off?"""
-    raise NotImplementedError  # owner: revocation
+    try:
+        # PRE-2: an expired certificate can't be used anyhow, and its responder may have forgotten it.
+        if at > question.certificate.not_after:
+            return False
+        verdict = judge(question, evidence, settings, at)
+        if verdict.status is Status.GOOD:
+            return False
+        # CRL-20: a hold may be over when newer evidence comes; every other revocation is for ever.
+        lasting = not _is_hold(verdict) or (verdict.next_update is not None and at <= verdict.next_update)
+        if verdict.status is Status.REVOKED and lasting:
+            return False
+        tried = {item.url for item in evidence if _in_back_off(item, at)}
+        return any(url not in tried for url in _urls(question, settings.order))
+    except Exception:
+        # Evidence that can't even be looked at is no reason to stop fetching better evidence.
+        return True
+
+
+def usable_until(
+    question: Question, evidence: Sequence[Evidence], settings: RevocationSettings, at: datetime
+) -> datetime | None:
+    """CACHE-1: when the evidence behind the present verdict ends to be good; None while the verdict is UNKNOWN."""
+    return judge(question, evidence, settings, at).usable_until
+
+
+def recheck_at(verdict: Verdict, at: datetime, most: timedelta = timedelta(minutes=10)) -> datetime:
+    """CACHE-11: until when a verdict reached at ``at`` may be kept while its evidence stays the same."""
+    if verdict.usable_until is None:
+        return at + min(_REUSE_UNKNOWN, most)
+    if verdict.usable_until <= at:
+        # Inside the skew: still good, but not for long.
+        return at + min(_REUSE_UNKNOWN, most)
+    return min(verdict.usable_until, at + most)
+
+
+def refresh_window(evidence: CrlEvidence | OcspEvidence) -> tuple[datetime, datetime] | None:
+    """CACHE-2: the time in which newer evidence should be fetched; the caller picks a random moment in it.
+
+    None when the evidence doesn't say when it ends, or can't be read.
+    """
+    if isinstance(evidence, OcspEvidence):
+        return ocsp_refresh_window(evidence.der)
+    crl = evidence.crl
+    if crl.next_update is None:
+        return None
+    span = crl.next_update - crl.this_update
+    return crl.this_update + span * 0.5, crl.this_update + span * 0.8
+
+
+class _Judgement:
+    """One call of ``judge``: a single ``at`` for every comparison (PRE-5)."""
+
+    def __init__(self, question: Question, settings: RevocationSettings, at: datetime) -> None:
+        self.question, self.settings, self.at = question, settings, at
+        self.target = Target(
+            certificate_facts(question.certificate.der),
+            certificate_facts(question.issuer.der),
+            question.issuer.name,
+            question.crl_urls,
+            question.ocsp_urls,
+        )
+        self.crls: list[Finding] = []
+        self.ocsps: list[Finding] = []
+        self.absent: list[Finding] = []
+
+    def of(self, evidence: Sequence[Evidence]) -> Verdict:
+        considered = evidence[:_MAX_EVIDENCE]
+        for item in considered:
+            self._look_at(item, considered)
+        found = [*self.crls, *self.ocsps]
+        revoked = [f for f in found if f.verdict.status is Status.REVOKED and not self._lifted(f)]
+        if revoked:
+            return self._revoked(revoked)
+        blocking = [f for f in found if f.blocks]
+        if blocking:
+            return self._unknown(blocking)
+        good = self._good()
+        if good is None:
+            return self._unknown(self._relevant())
+        if len(evidence) > _MAX_EVIDENCE:
+            # PRE-6: what wasn't looked at might have said revoked.
+            return Verdict(Status.UNKNOWN, "rev.budget", f"there are more than {_MAX_EVIDENCE} pieces of evidence")
+        return good
+
+    def _look_at(self, item: Evidence, all_of_it: Sequence[Evidence]) -> None:
+        """Judge one source for itself. Whatever goes wrong in it is UNKNOWN and spoils nothing else (RPL-3)."""
+        try:
+            if isinstance(item, CrlEvidence):
+                finding = check_crl(self.target, item, self.settings, self.at)
+                if finding is not None:
+                    self.crls.append(finding)
+            elif isinstance(item, OcspEvidence):
+                finding = check_ocsp(
+                    self.target, item, self.settings, self.at, lambda serial: self._listed_by(serial, all_of_it)
+                )
+                if finding is not None:
+                    self.ocsps.append(finding)
+            else:
+                self.absent.append(_no_answer(item))
+        except Exception as exc:
+            url = str(getattr(item, "url", ""))
+            words = f"{url or 'evidence'}: can't be judged: {_words(exc)}"
+            broken = Finding(Verdict(Status.UNKNOWN, "rev.malformed", words, url), None)
+            (self.ocsps if isinstance(item, OcspEvidence) else self.crls).append(broken)
+
+    def _listed_by(self, serial: bytes, evidence: Sequence[Evidence]) -> str:
+        """OCSP-10: the URL of a CRL that the issuer signed and that lists ``serial``."""
+        issuer = self.target.issuer
+        for item in evidence:
+            if (
+                isinstance(item, CrlEvidence)
+                and same_name(item.crl.issuer, issuer.subject)
+                and signature_valid(item.crl, issuer.spki)
+                and item.crl.find(serial) is not None
+            ):
+                return item.url
+        return ""
+
+    def _lifted(self, finding: Finding) -> bool:
+        """CRL-20: is it a hold that newer evidence of the very same scope doesn't know any more?"""
+        verdict = finding.verdict
+        if not _is_hold(verdict) or verdict.this_update is None:
+            return False
+        return any(
+            f.scope == finding.scope
+            and f.verdict.status is Status.GOOD
+            and f.verdict.this_update is not None
+            and f.verdict.this_update > verdict.this_update
+            for f in (*self.crls, *self.ocsps)
+        )
+
+    def _revoked(self, findings: Sequence[Finding]) -> Verdict:
+        # RPL-4: no other source is asked. A final reason says more than a hold, newer evidence more than older.
+        newest = datetime.min.replace(tzinfo=self.at.tzinfo)
+        verdict = max(
+            (f.verdict for f in findings), key=lambda v: (not _is_hold(v), v.this_update or newest)
+        )  # fmt: skip
+        until = verdict.next_update if _is_hold(verdict) else self.target.certificate.not_after
+        return replace(verdict, usable_until=until)
+
+    def _good(self) -> Verdict | None:
+        """The GOOD verdict that the order of sources allows (RPL-1)."""
+        order = self.settings.order
+        crl, ocsp = self._good_by_crl(), self._good_by_ocsp()
+        if order is Order.CRL_ONLY:
+            return crl
+        if order is Order.OCSP_ONLY:
+            return ocsp
+        if order is Order.BOTH:
+            if not self._kind_exists(self.ocsps, self.question.ocsp_urls):
+                return crl
+            if not self._kind_exists(self.crls, self.question.crl_urls):
+                return ocsp
+            return _sooner(crl, ocsp) if crl and ocsp else None
+        return (ocsp or crl) if order is Order.OCSP_FIRST else (crl or ocsp)
+
+    @staticmethod
+    def _kind_exists(findings: Sequence[Finding], urls: Sequence[str]) -> bool:
+        return bool(findings or urls)
+
+    def _good_by_ocsp(self) -> Verdict | None:
+        good = [f.verdict for f in self.ocsps if f.verdict.status is Status.GOOD]
+        return max(good, key=_end) if good else None
+
+    def _good_by_crl(self) -> Verdict | None:
+        good = [f for f in self.crls if f.verdict.status is Status.GOOD]
+        complete = [f.verdict for f in good if f.covers == ALL_REASONS]
+        if complete:
+            return max(complete, key=_end)
+        # CRL-9, CRL-11, RFC 5280 §6.3.3 (l): several CRLs cover all reasons together, or none does.
+        covered = 0
+        for finding in good:
+            covered |= finding.covers
+        if covered == ALL_REASONS:
+            return min((f.verdict for f in good), key=_end)
+        if good:
+            missing = reason_names(ALL_REASONS & ~covered)
+            words = f"the CRL from {good[0].verdict.source} doesn't cover the reasons {missing}"
+            verdict = Verdict(Status.UNKNOWN, "rev.reasons-incomplete", words, good[0].verdict.source)
+            self.crls.append(Finding(verdict, None))
+        return None
+
+    def _relevant(self) -> list[Finding]:
+        """The UNKNOWN findings of the sources that the order asks for."""
+        order = self.settings.order
+        wanted: list[Finding] = []
+        if order is not Order.OCSP_ONLY:
+            wanted += self.crls
+        if order is not Order.CRL_ONLY:
+            wanted += self.ocsps
+        urls = _urls(self.question, order)
+        wanted += [f for f in self.absent if f.verdict.source in urls or f.verdict.source not in self._all_urls()]
+        return [f for f in wanted if f.verdict.status is Status.UNKNOWN]
+
+    def _all_urls(self) -> tuple[str, ...]:
+        return self.question.crl_urls + self.question.ocsp_urls
+
+    def _unknown(self, findings: Sequence[Finding]) -> Verdict:
+        """The most useful UNKNOWN, with the other causes added to its words."""
+        if not findings:
+            return self._nothing_at_hand()
+        ranked = sorted((f.verdict for f in findings), key=lambda v: _RANK.get(v.reason, len(_RANK)))
+        causes = list(dict.fromkeys(v.detail for v in ranked))[:_MAX_CAUSES]
+        return replace(
+            ranked[0],
+            detail="; ".join(causes),
+            suspicious=any(v.suspicious for v in ranked),
+        )  # fmt: skip
+
+    def _nothing_at_hand(self) -> Verdict:
+        urls = _urls(self.question, self.settings.order)
+        if urls:
+            return Verdict(Status.UNKNOWN, "rev.no-evidence", f"nothing fetched yet from {urls[0]}", urls[0])
+        if self.target.certificate.points:
+            # CRL-12, CRL-28: only ldap: URLs, or only names relative to a directory.
+            words = "its CRL distribution points have no http or https URL"
+            return Verdict(Status.UNKNOWN, "rev.unsupported", words)
+        if self._all_urls():
+            words = f"the certificate names no source that the order {self.settings.order} allows"
+            return Verdict(Status.UNKNOWN, "rev.none-declared", words)
+        return Verdict(Status.UNKNOWN, "rev.none-declared", "the certificate names neither a CRL nor an OCSP responder")
+
+
+def _no_answer(item: NoAnswer) -> Finding:
+    detail = item.detail if item.detail.startswith("Could not") else f"Could not retrieve URL {item.url}: {item.detail}"
+    return Finding(Verdict(Status.UNKNOWN, item.why, detail, item.url), None)
+
+
+def _sooner(one: Verdict, other: Verdict) -> Verdict:
+    return min(one, other, key=_end)
+
+
+def _end(verdict: Verdict) -> datetime:
+    assert verdict.usable_until is not None
+    return verdict.usable_until
+
+
+def _is_hold(verdict: Verdict) -> bool:
+    return verdict.revocation_reason == "certificateHold"
+
+
+def _urls(question: Question, order: Order) -> tuple[str, ...]:
+    if order is Order.CRL_ONLY:
+        return question.crl_urls
+    if order is Order.OCSP_ONLY:
+        return question.ocsp_urls
+    first, second = question.crl_urls, question.ocsp_urls
+    return second + first if order is Order.OCSP_FIRST else first + second
+
+
+def _in_back_off(item: Evidence, at: datetime) -> bool:
+    if isinstance(item, NoAnswer):
+        return item.retry_at is not None and at < item.retry_at
+    # What was fetched a moment ago and doesn't decide won't be better now.
+    return timedelta(0) <= at - item.fetched_at < _JUST_TRIED
+
+
+def _words(exc: Exception) -> str:
+    return f"{type(exc).__name__}: {exc}"[:200]

@@ -1,0 +1,226 @@
+"""What one OCSP response says about one certificate, and whether its signer may say it (RFC 6960 §3.2, §4.2.2.2)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+
+from postseal.core.certificate_facts import CertificateFacts, certificate_facts
+from postseal.core.crl_status import Finding, Target
+from postseal.core.der import BadDer, later
+from postseal.core.evidence import OcspEvidence
+from postseal.core.names import same_name
+from postseal.core.ocsp import ResponderError, Response, Single, matches, parse_response
+from postseal.core.signature import key_fault, parse_algorithm, verifies
+from postseal.core.verdict import RevocationSettings, Status, Verdict
+
+_OCSP_SIGNING, _NO_CHECK = "1.3.6.1.5.5.7.3.9", "1.3.6.1.5.5.7.48.1.5"
+# Extensions of a responder certificate that are checked here or change nothing for an end entity.
+_UNDERSTOOD = frozenset(
+    {_NO_CHECK, "1.3.6.1.5.5.7.1.1", *(f"2.5.29.{n}" for n in (14, 15, 17, 18, 19, 31, 32, 35, 37))}
+)
+# OCSP-8: more certificates of the same name than this are nobody's honest mistake.
+_MAX_CANDIDATES = 4
+
+ListedBy = Callable[[bytes], str]
+"""Given a serial number, the URL of an authentic CRL of the issuer that lists it, or ""."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Authority:
+    """Who signed: ``fault`` says why it doesn't count. ``until`` ends with a delegated signer's certificate."""
+
+    fault: str = ""
+    code: str = "rev.unauthorized-responder"
+    until: datetime | None = None
+    remark: str = ""
+
+
+def check_ocsp(
+    target: Target, evidence: OcspEvidence, settings: RevocationSettings, at: datetime, listed_by: ListedBy
+) -> Finding | None:
+    """None when the response is about another certificate and wasn't served where the certificate points either."""
+    declared = evidence.url in target.ocsp_urls
+    try:
+        response = parse_response(evidence.der)
+    except ResponderError as exc:
+        # OCSP-4: unsigned, so it never says anything about the certificate.
+        return _unknown(evidence, "rev.ocsp-error", f"the responder answered {exc}")
+    except BadDer as exc:
+        return _unknown(evidence, "rev.malformed", f"not an OCSP response: {exc}")
+    ours = [s for s in response.singles if matches(s, target.certificate, target.issuer)]
+    if not ours:
+        if not declared:
+            return None
+        return _unknown(evidence, "rev.ocsp-mismatch", "it is about another certificate")
+    signer = _authorise(response, evidence.der, target.issuer, settings, at, listed_by)
+    if signer.fault:
+        return _unknown(evidence, signer.code, signer.fault, signer.code != "rev.weak-algorithm")
+    # OCSP-3: revoked wins, else the newest decides.
+    single = max(ours, key=lambda s: (s.status == "revoked", s.this_update))
+    # OCSP-5
+    critical = response.unknown_critical or single.unknown_critical
+    if critical:
+        if single.status == "revoked":
+            words = f"it says revoked, but has the unknown critical extension {critical}"
+            return Finding(_unknown(evidence, "rev.listed-unsupported", words).verdict, b"ocsp", blocks=True)
+        return _unknown(evidence, "rev.unsupported", f"it has the unknown critical extension {critical}")
+    if single.status == "revoked":
+        return Finding(_revoked(evidence, single), b"ocsp")
+    return _by_time(response, single, signer, evidence, settings, at)
+
+
+def _by_time(
+    response: Response,
+    single: Single,
+    signer: _Authority,
+    evidence: OcspEvidence,
+    settings: RevocationSettings,
+    at: datetime,
+) -> Finding:
+    # OCSP-12
+    limit = later(at, settings.skew)
+    if single.this_update > limit or response.produced_at > limit:
+        return _unknown(evidence, "rev.not-yet-valid", "it is dated in the future", single=single)
+    if single.this_update > later(response.produced_at, settings.skew):
+        return _unknown(evidence, "rev.malformed", "thisUpdate is later than producedAt", single=single)
+    if single.next_update is None:
+        # RFC 9919 §4: such an answer can't be kept. Without a nonce of ours in it, it can't be told from an old one.
+        return _unknown(evidence, "rev.stale", "it has no nextUpdate, so it may be of any age", single=single)
+    if single.next_update < single.this_update:
+        return _unknown(evidence, "rev.malformed", "nextUpdate is before thisUpdate", single=single)
+    if at > later(single.next_update, settings.skew):
+        when = single.next_update.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return _unknown(evidence, "rev.stale", f"it is out of date since {when}", single=single)
+    if single.status == "unknown":
+        return _unknown(evidence, "rev.ocsp-unknown", "the responder doesn't know the certificate", single=single)
+    # OCSP-11, CACHE-1: an answer doesn't outlive its signer.
+    until = single.next_update if signer.until is None else min(single.next_update, signer.until)
+    remark = f"OCSP answer from {evidence.url}: {signer.remark}" if signer.remark else ""
+    verdict = Verdict(
+        Status.GOOD, "rev.ocsp", remark, evidence.url, single.this_update, single.next_update, usable_until=until
+    )  # fmt: skip
+    return Finding(verdict, b"ocsp")
+
+
+def _authorise(
+    response: Response,
+    der: bytes,
+    issuer: CertificateFacts,
+    settings: RevocationSettings,
+    at: datetime,
+    listed_by: ListedBy,
+) -> _Authority:
+    """OCSP-6 to OCSP-11: signed by the CA's own key, or by a responder that this very key appointed."""
+    weak = parse_algorithm(response.algorithm).fault(settings.weak_keys)
+    if weak:
+        return _Authority(f"it is {weak}", "rev.weak-algorithm")
+    # OCSP-7 (b)
+    if _is_responder(response, issuer):
+        weak = key_fault(issuer.spki, settings.weak_keys)
+        if weak:
+            return _Authority(f"it is signed with a {weak}", "rev.weak-algorithm")
+        if _response_verifies(der, issuer.spki):
+            return _Authority()
+    # OCSP-9: only certificates that came along and that the responder ID names.
+    refused = ""
+    candidates = [facts for facts in map(_readable, response.certificates) if facts and _is_responder(response, facts)]
+    for candidate in candidates[:_MAX_CANDIDATES]:
+        refused = _delegation_fault(candidate, issuer, settings, at)
+        if refused:
+            continue
+        if not _response_verifies(der, candidate.spki):
+            refused = "its signature doesn't verify with the key of the responder that it names"
+            continue
+        return _own_revocation(candidate, listed_by)
+    if refused.startswith("its signature") or (not refused and _is_responder(response, issuer)):
+        return _Authority(refused or "its signature doesn't verify with the key of the CA", "rev.bad-signature")
+    return _Authority(refused or "it is signed neither by the CA nor by a responder whose certificate came along")
+
+
+def _own_revocation(candidate: CertificateFacts, listed_by: ListedBy) -> _Authority:
+    # OCSP-10, RFC 6960 §4.2.2.2.1
+    if _NO_CHECK in candidate.extensions:
+        return _Authority(until=candidate.not_after)
+    listed = listed_by(candidate.serial)
+    if listed:
+        return _Authority(f"the responder's certificate is revoked by the CRL from {listed}")
+    remark = "the responder's certificate lacks id-pkix-ocsp-nocheck, and its own revocation wasn't checked"
+    return _Authority(until=candidate.not_after, remark=remark)
+
+
+def _readable(der: bytes) -> CertificateFacts | None:
+    try:
+        return certificate_facts(der)
+    except BadDer:
+        return None
+
+
+def _is_responder(response: Response, signer: CertificateFacts) -> bool:
+    # OCSP-8, RFC 6960 §4.2.1: by the subject's name, or by SHA-1 of the subjectPublicKey bits.
+    if response.responder_name:
+        return same_name(response.responder_name, signer.subject)
+    return hashlib.sha1(signer.key_bits, usedforsecurity=False).digest() == response.responder_key
+
+
+def _delegation_fault(
+    candidate: CertificateFacts, issuer: CertificateFacts, settings: RevocationSettings, at: datetime
+) -> str:
+    """OCSP-7 (c): why a certificate doesn't make its holder a responder of the CA, in words; empty when it does."""
+    # RFC 6960 §4.2.2.2: issued directly by the CA, with the key that issued the certificate in question.
+    if not same_name(candidate.issuer, issuer.subject):
+        return "the responder's certificate is from another CA"
+    if _OCSP_SIGNING not in candidate.extended_usages():
+        return "the responder's certificate lacks the extended key usage id-kp-OCSPSigning"
+    if not candidate.may_sign:
+        return "the responder's keyUsage doesn't allow signatures"
+    critical = [e.oid for e in candidate.extensions.values() if e.critical and e.oid not in _UNDERSTOOD]
+    if critical:
+        return f"the responder's certificate has the unknown critical extension {critical[0]}"
+    # OCSP-11: judged at this moment, not at producedAt.
+    if at > candidate.not_after:
+        return "the responder's certificate has expired"
+    if later(at, settings.skew) < candidate.not_before:
+        return "the responder's certificate isn't valid yet"
+    weak = parse_algorithm(candidate.algorithm).fault(settings.weak_keys)
+    if weak:
+        return f"the responder's certificate is {weak}"
+    weak = key_fault(candidate.spki, settings.weak_keys)
+    if weak:
+        return f"the responder has a {weak}"
+    if not _certificate_verifies(candidate.tbs, candidate.algorithm, candidate.signature, issuer.spki):
+        return "the responder's certificate isn't signed with the key of the CA"
+    return ""
+
+
+@lru_cache(maxsize=1024)
+def _certificate_verifies(tbs: bytes, algorithm: bytes, signature: bytes, spki: bytes) -> bool:
+    return verifies(parse_algorithm(algorithm), signature, tbs, spki)
+
+
+@lru_cache(maxsize=2048)
+def _response_verifies(der: bytes, spki: bytes) -> bool:
+    response = parse_response(der)
+    return verifies(parse_algorithm(response.algorithm), response.signature, response.tbs, spki)
+
+
+def _revoked(evidence: OcspEvidence, single: Single) -> Verdict:
+    when = single.revoked_at.strftime("%Y-%m-%dT%H:%M:%SZ") if single.revoked_at else "at an unknown date"
+    detail = f"revoked {when}, reason {single.reason}, by the OCSP answer from {evidence.url}"
+    return Verdict(
+        Status.REVOKED, "rev.revoked-ocsp", detail, evidence.url, single.this_update, single.next_update,
+        revoked_at=single.revoked_at, revocation_reason=single.reason,
+    )  # fmt: skip
+
+
+def _unknown(
+    evidence: OcspEvidence, code: str, words: str, suspicious: bool = False, single: Single | None = None
+) -> Finding:
+    verdict = Verdict(
+        Status.UNKNOWN, code, f"OCSP answer from {evidence.url}: {words}", evidence.url,
+        single.this_update if single else None, single.next_update if single else None, suspicious=suspicious,
+    )  # fmt: skip
+    return Finding(verdict, b"ocsp")
