@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import NamedTuple
 
+import pybase64
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
+from postseal.core.der import BIT_STRING, INTEGER, SEQUENCE, BadDer, Cursor, context
 from postseal.core.errors import BadData
+
+# A serial number of zero or below is the CA's fault and harmless here; strangers must not fill our log with it.
+warnings.filterwarnings("ignore", message="Parsed a serial number which wasn't positive")
+
+
+class Parts(NamedTuple):
+    """Fields of a certificate as slices of its DER (RFC 5280 §4.1), exactly as they were received."""
+
+    tbs: bytes
+    inner_algorithm: bytes
+    issuer: bytes
+    subject: bytes
+    spki: bytes
+    outer_algorithm: bytes
+    signature: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,22 +53,24 @@ class Certificate:
         return hashlib.sha256(self.der).hexdigest()
 
     @cached_property
+    def parts(self) -> Parts:
+        """The raw fields. ``load_certificate`` has made sure that they are there."""
+        return _split(self.der)
+
+    @property
     def subject(self) -> bytes:
-        """DER of the subject Name."""
-        return self.x509.subject.public_bytes()
+        """DER of the subject Name, as received."""
+        return self.parts.subject
 
-    @cached_property
+    @property
     def issuer(self) -> bytes:
-        """DER of the issuer Name."""
-        return self.x509.issuer.public_bytes()
+        """DER of the issuer Name, as received."""
+        return self.parts.issuer
 
-    @cached_property
+    @property
     def spki(self) -> bytes:
-        """DER of the SubjectPublicKeyInfo. Raises BadData for a key type that cryptography doesn't know."""
-        try:
-            return self.x509.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        except Exception as exc:
-            raise BadData(f"certificate {self.fingerprint[:16]}: unsupported public key: {exc}") from exc
+        """DER of the SubjectPublicKeyInfo, as received; whether the key in it is one that we know is another question."""
+        return self.parts.spki
 
     @cached_property
     def key_id(self) -> str:
@@ -68,18 +91,138 @@ class Certificate:
 
     @cached_property
     def name(self) -> str:
-        """The subject for people (RFC 4514). Hostile text: escape it before it reaches a log."""
-        return self.x509.subject.rfc4514_string()
+        """The subject for people (RFC 4514); the serial number where it is empty. Hostile text: escape it for a log."""
+        return self.x509.subject.rfc4514_string() or f"(no name, serial {self.serial:x})"
+
+
+def _split(der: bytes) -> Parts:
+    """RFC 5280 §4.1: Certificate and TBSCertificate up to the key. Raises BadDer."""
+    outer = Cursor(der)
+    certificate = outer.enter(SEQUENCE)
+    outer.finish()
+    tbs_at = certificate.at
+    tbs = certificate.enter(SEQUENCE)
+    if tbs.peek() == context(0):
+        tbs.take()
+    tbs.take(INTEGER)
+    inner = tbs.raw(SEQUENCE)
+    issuer = tbs.raw(SEQUENCE)
+    tbs.take(SEQUENCE)
+    subject = tbs.raw(SEQUENCE)
+    spki = tbs.raw(SEQUENCE)
+    whole = bytes(der[tbs_at : certificate.at])
+    algorithm = certificate.raw(SEQUENCE)
+    bits = certificate.content(BIT_STRING)
+    # X.690 §8.6.2: the first octet counts unused bits. No signature has any: one that does verifies nothing.
+    signature = bits[1:] if bits[:1] == b"\x00" else b""
+    certificate.finish()
+    return Parts(whole, inner, issuer, subject, spki, algorithm, signature)
 
 
 def load_certificate(der: bytes) -> Certificate:
-    """One DER certificate, strict: no trailing data. Raises BadData."""
+    """One DER certificate, strict: no trailing data. Raises BadData.
+
+    Extensions and key are not judged here: a certificate with a key or an extension that nobody knows is still one.
+    """
     try:
-        return Certificate(bytes(der), x509.load_der_x509_certificate(der))
+        parsed = x509.load_der_x509_certificate(der)
+        certificate = Certificate(bytes(der), parsed)
+        # Names and times are decoded at first use by the library: have it fail here, not in the middle of a path.
+        _ = certificate.parts, certificate.name, parsed.issuer, certificate.not_before, certificate.not_after
     except Exception as exc:
-        raise BadData(f"not a certificate: {exc}") from exc
+        raise BadData(f"not a certificate: {_cause(exc)}") from exc
+    return certificate
 
 
-def load_certificates(blob: bytes) -> tuple[Certificate, ...]:
-    """All certificates in a DER certificate, PEM bundle, or PKCS#7 bundle (DER or PEM). Raises BadData if there is none."""
-    raise NotImplementedError  # owner: pki
+def load_certificates(blob: bytes, *, limit: int = 10_000) -> tuple[Certificate, ...]:
+    """All certificates in a DER certificate, a PEM bundle, or a PKCS#7 bundle without content (DER or PEM), in order.
+
+    Text around and between PEM blocks is ignored, and so are blocks of other kinds (keys, CRLs). Raises BadData when there
+    is no certificate, when there are more than ``limit``, or when one can't be read; the text says which.
+    """
+    if not blob.strip():
+        raise BadData("the file is empty")
+    if blob[:1] == b"\x30":
+        found = _from_der(blob)
+    else:
+        found = []
+        for number, (label, der) in enumerate(_pem_blocks(blob), 1):
+            try:
+                found += _from_pkcs7(der) if label in _PKCS7_LABELS else [load_certificate(der)]
+            except BadData as exc:
+                raise BadData(f"PEM block {number}: {exc}") from exc
+            if len(found) > limit:
+                break
+    if not found:
+        raise BadData("no certificate found (expected DER, PEM or PKCS#7)")
+    if len(found) > limit:
+        raise BadData(f"more than {limit} certificates in one file")
+    return tuple(found)
+
+
+# RFC 7468 §5 and §8, with the older names that its §5.3 and §8.3 mention.
+_CERTIFICATE_LABELS = (b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE")
+_PKCS7_LABELS = (b"PKCS7", b"CMS", b"PKCS #7 SIGNED DATA")
+_BEGIN = re.compile(rb"^[ \t]*-----BEGIN ([A-Z0-9 #]{1,40})-----[ \t]*\r?$", re.MULTILINE)
+
+
+def _pem_blocks(blob: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(label, DER) of each PEM block that holds certificates. Raises BadData for one that is cut short or not base64."""
+    number = 0
+    for begin in _BEGIN.finditer(blob):
+        label = begin.group(1)
+        if label not in _CERTIFICATE_LABELS + _PKCS7_LABELS:
+            continue
+        number += 1
+        end = blob.find(b"-----END " + label + b"-----", begin.end())
+        following = blob.find(b"-----BEGIN ", begin.end())
+        if end < 0 or 0 <= following < end:
+            raise BadData(f"PEM block {number}: it has no END line")
+        try:
+            der = pybase64.b64decode(b"".join(blob[begin.end() : end].split()), validate=True)
+        except ValueError as exc:
+            raise BadData(f"PEM block {number}: not base64: {exc}") from exc
+        if label == b"TRUSTED CERTIFICATE":
+            # OpenSSL's own form: a certificate with trust settings behind it, which mean nothing here.
+            der = _first_element(der)
+        yield label, der
+
+
+def _from_der(blob: bytes) -> list[Certificate]:
+    try:
+        cursor = Cursor(blob).enter(SEQUENCE)
+        is_pkcs7 = cursor.peek() == 0x06
+    except BadDer:
+        is_pkcs7 = False
+    # RFC 5652 §3: a ContentInfo begins with an OBJECT IDENTIFIER, a certificate with a SEQUENCE. BER may be inside.
+    if is_pkcs7 or blob[:2] == b"\x30\x80":
+        return _from_pkcs7(blob)
+    return [load_certificate(blob)]
+
+
+def _from_pkcs7(der: bytes) -> list[Certificate]:
+    try:
+        parsed = pkcs7.load_der_pkcs7_certificates(der)
+    except Exception as exc:
+        raise BadData(f"not a PKCS#7 bundle of certificates: {_cause(exc)}") from exc
+    return [_again(certificate, number) for number, certificate in enumerate(parsed, 1)]
+
+
+def _again(certificate: x509.Certificate, number: int) -> Certificate:
+    try:
+        return load_certificate(certificate.public_bytes(Encoding.DER))
+    except BadData as exc:
+        raise BadData(f"certificate {number} of the bundle: {exc}") from exc
+
+
+def _first_element(der: bytes) -> bytes:
+    try:
+        return Cursor(der).raw(SEQUENCE)
+    except BadDer:
+        return der
+
+
+def _cause(exc: Exception) -> str:
+    """The library's message on one line, without the trace of nested fields that it appends."""
+    text = " ".join(str(exc).split()) or type(exc).__name__
+    return text if len(text) <= 200 else text[:200] + "…"

@@ -1,0 +1,184 @@
+"""What a certificate says about itself, extracted once: the facts that path building and fitness ask for again and again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtensionOID
+
+from postseal.core.certs import Certificate
+from postseal.core.der import BadDer, Cursor
+from postseal.core.names import NameKey, name_key
+from postseal.core.signature import Algorithm, parse_algorithm
+
+ANY_EKU = "2.5.29.37.0"
+EMAIL_PROTECTION = "1.3.6.1.5.5.7.3.4"
+
+_SPECIAL_RSA = {"1.2.840.113549.1.1.10": "RSA-PSS", "1.2.840.113549.1.1.7": "RSA-OAEP"}
+_RSA_OR_EC = ("1.2.840.113549.1.1.1", "1.2.840.10045.2.1")
+
+_NAME_CONSTRAINTS = ExtensionOID.NAME_CONSTRAINTS.dotted_string
+# Path processing of these is not in this version. RFC 5280 §4.2: critical and not processed means refused.
+_UNPROCESSED = {
+    _NAME_CONSTRAINTS: "nameConstraints",
+    ExtensionOID.POLICY_CONSTRAINTS.dotted_string: "policyConstraints",
+    ExtensionOID.POLICY_MAPPINGS.dotted_string: "policyMappings",
+    ExtensionOID.INHIBIT_ANY_POLICY.dotted_string: "inhibitAnyPolicy",
+}
+# RFC 5280 §6.1.3 (d), (f), §6.1.5 (g): a path fails for its policies only if explicit_policy reaches zero. It starts at n+1
+# when the caller asks for no explicit policy and only policyConstraints can lower it faster than the path is long; those
+# refuse the path when critical. So certificatePolicies is processed to the end by doing nothing, also when critical. Its
+# qualifiers (§4.2.1.4: must be interpreted then) are CPS pointer and user notice, text for people; the library refuses others.
+_PROCESSED = frozenset(
+    oid.dotted_string
+    for oid in (
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+        ExtensionOID.ISSUER_ALTERNATIVE_NAME,
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.CERTIFICATE_POLICIES,
+        ExtensionOID.CRL_DISTRIBUTION_POINTS,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """Facts of one certificate; none of them is a judgement.
+
+    ``broken`` tells in words why the extensions can't be read; then all the others have their empty values.
+    ``unprocessed`` and ``unknown`` are ``oid`` or ``name (oid)`` of critical extensions that this version doesn't process,
+    and that nobody here knows. ``ca`` is None without basicConstraints.
+    """
+
+    subject: NameKey
+    issuer: NameKey
+    version: int
+    algorithm: Algorithm | None
+    algorithm_broken: str
+    extensions: x509.Extensions | None
+    broken: str
+    ca: bool | None
+    path_length: int | None
+    key_usage: x509.KeyUsage | None
+    eku: frozenset[str] | None
+    subject_key_id: bytes | None
+    authority_key_id: bytes | None
+    unprocessed: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    @property
+    def self_issued(self) -> bool:
+        """RFC 5280 §6.1: the same name as subject and issuer."""
+        return self.subject == self.issuer
+
+    @property
+    def serves_mail(self) -> bool:
+        """CERT-11: no extended key usage, or one that includes emailProtection or anyExtendedKeyUsage."""
+        return self.eku is None or EMAIL_PROTECTION in self.eku or ANY_EKU in self.eku
+
+
+@lru_cache(maxsize=8192)
+def profile(certificate: Certificate) -> Profile:
+    """The facts of ``certificate``. Total: what can't be read is told in ``broken`` and ``algorithm_broken``."""
+    algorithm, algorithm_broken = _algorithm(certificate)
+    extensions, broken = _extensions(certificate)
+    constraints = extension(extensions, x509.BasicConstraints)
+    purposes = extension(extensions, x509.ExtendedKeyUsage)
+    own_id = extension(extensions, x509.SubjectKeyIdentifier)
+    issuer_id = extension(extensions, x509.AuthorityKeyIdentifier)
+    unprocessed, unknown = _not_processed(extensions, is_ca=constraints is not None and constraints.ca)
+    return Profile(
+        subject=name_key(certificate.subject),
+        issuer=name_key(certificate.issuer),
+        version=certificate.x509.version.value + 1,
+        algorithm=algorithm,
+        algorithm_broken=algorithm_broken,
+        extensions=extensions,
+        broken=broken,
+        ca=None if constraints is None else constraints.ca,
+        path_length=None if constraints is None else constraints.path_length,
+        key_usage=extension(extensions, x509.KeyUsage),
+        eku=None if purposes is None else frozenset(oid.dotted_string for oid in purposes),
+        subject_key_id=None if own_id is None else own_id.digest,
+        authority_key_id=None if issuer_id is None else issuer_id.key_identifier,
+        unprocessed=unprocessed,
+        unknown=unknown,
+    )
+
+
+_Kind = TypeVar("_Kind", bound=x509.ExtensionType)
+
+
+def extension(extensions: x509.Extensions | None, kind: type[_Kind]) -> _Kind | None:
+    """The value of the extension of class ``kind``, or None."""
+    if extensions is None:
+        return None
+    try:
+        return extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _algorithm(certificate: Certificate) -> tuple[Algorithm | None, str]:
+    parts = certificate.parts
+    # RFC 5280 §4.1.1.2: the algorithm outside, which the signature doesn't cover, must equal the one inside.
+    if parts.inner_algorithm != parts.outer_algorithm:
+        return None, "the signature algorithms inside and outside of the signed part differ"
+    try:
+        return parse_algorithm(parts.outer_algorithm), ""
+    except BadDer as exc:
+        return None, f"the signature algorithm can't be read: {exc}"
+
+
+def _extensions(certificate: Certificate) -> tuple[x509.Extensions | None, str]:
+    try:
+        return certificate.x509.extensions, ""
+    except Exception as exc:
+        # The library's parser has no common error; whatever it says, the extensions can't be read.
+        return None, " ".join(str(exc).split())[:200] or type(exc).__name__
+
+
+def _not_processed(extensions: x509.Extensions | None, *, is_ca: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    unprocessed: list[str] = []
+    unknown: list[str] = []
+    for item in extensions or ():
+        oid = item.oid.dotted_string
+        # RFC 5280 §4.2: a non-critical extension that is recognised must be processed. Ignoring name constraints would let a
+        # constrained CA speak for the whole world, so a CA that has them is refused until they are processed.
+        if oid in _UNPROCESSED and (item.critical or (oid == _NAME_CONSTRAINTS and is_ca)):
+            unprocessed.append(f"{_UNPROCESSED[oid]} ({oid})")
+        elif item.critical and oid not in _PROCESSED and oid not in _UNPROCESSED:
+            unknown.append(oid)
+    return tuple(unprocessed), tuple(unknown)
+
+
+@lru_cache(maxsize=8192)
+def key_kind(certificate: Certificate) -> str:
+    """The kind of the public key in one word: RSA, the name of an EC curve, Ed25519, Ed448, X25519, X448, DSA, RSA-PSS …
+
+    A kind that the library doesn't know is the OID of its algorithm; a key that can't be read is ``unreadable``.
+    """
+    try:
+        # RFC 4055 §3.1: a key that says id-RSASSA-PSS is for signatures only; the library shows it as any RSA key.
+        oid = Cursor(certificate.spki).enter().enter().oid()
+    except BadDer:
+        return "unreadable"
+    if oid in _SPECIAL_RSA:
+        return _SPECIAL_RSA[oid]
+    try:
+        key = certificate.x509.public_key()
+    except Exception:
+        return "unreadable" if oid in _RSA_OR_EC else oid
+    if isinstance(key, rsa.RSAPublicKey):
+        return "RSA"
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return key.curve.name
+    return type(key).__name__.removesuffix("PublicKey").lstrip("_")
