@@ -1,0 +1,495 @@
+"""The work of ``postseal lookup``: fetch what questions need, check it, store it; and do so again before it expires.
+
+A question is served only after its path to an anchor was validated here, whatever the asker says (PRE-1). Sources are asked
+in the configured order until nothing more is needed; each gets a share of the time so that the next has some left (RPL-5).
+One flight per URL serves all who wait for it (CACHE-5); it goes on when they have left, so that the next message finds its
+result. What was fetched is stored only if it is better than what is there (CACHE-4).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from cachetools import LRUCache, TTLCache
+
+from postseal.app import freshness
+from postseal.app.ports import Clock, TrustStore
+from postseal.core import ocsp
+from postseal.core.certs import Certificate
+from postseal.core.crl import Crl, parse_crl, signature_valid
+from postseal.core.errors import BadData, PostsealError, Unavailable
+from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, question_for
+from postseal.core.path import Anchor, PathFault, PathSettings, build_path
+from postseal.core.revocation import Order, RevocationSettings, Status, judge, still_needed
+from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
+
+# THR-6: one message must not become many requests.
+REQUESTS_PER_ASK = 6
+_PER_HOST = 2
+_MAX_BUDGET = 60.0
+_BREAKER = 5
+_ANCHORED_FOR = 60.0
+
+
+class Http(Protocol):
+    """``sources.fetch.Fetcher``."""
+
+    def get(self, url: str, *, max_size: int, deadline: float, headers: Mapping[str, str] | None = None) -> Transfer: ...
+
+    def post(self, url: str, body: bytes, *, content_type: str, max_size: int, deadline: float) -> Transfer: ...
+
+
+class UrlState(Protocol):
+    @property
+    def etag(self) -> str: ...
+    @property
+    def last_modified(self) -> str: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def retry_at(self) -> datetime | None: ...
+    @property
+    def responder_hash(self) -> str: ...
+
+
+class Entry(Protocol):
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def chain(self) -> tuple[Certificate, ...]: ...
+    @property
+    def certificate(self) -> Certificate | None: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def next_update(self) -> datetime | None: ...
+
+
+class Store(Protocol):
+    """``sources.evidence.EvidenceStore`` opened for writing."""
+
+    def evidence(self, question: Question) -> tuple[Evidence, ...]: ...
+
+    def url_state(self, url: str) -> UrlState: ...
+
+    def host_state(self, host: str) -> tuple[int, datetime | None]: ...
+
+    def crl_of(self, issuer: Certificate, idp: bytes | None) -> CrlEvidence | None: ...
+
+    def due(self, at: datetime, used_since: datetime) -> Sequence[Entry]: ...
+
+    def store_crl(
+        self, crl: Crl, chain: tuple[Certificate, ...], url: str, at: datetime, refresh_at: datetime | None, *,
+        etag: str = "", last_modified: str = "",
+    ) -> None: ...  # fmt: skip
+
+    def store_ocsp(
+        self, question: Question, chain: tuple[Certificate, ...], der: bytes, url: str, at: datetime,
+        refresh_at: datetime, this_update: datetime | None, next_update: datetime | None,
+    ) -> None: ...  # fmt: skip
+
+    def still_current(self, url: str, at: datetime, refresh_at: datetime) -> None: ...
+
+    def postpone(self, name: str, refresh_at: datetime) -> None: ...
+
+    def record_failure(
+        self, failure: NoAnswer, count: int, host: str, host_count: int, host_until: datetime
+    ) -> None: ...
+
+    def record_success(self, url: str, host: str) -> None: ...
+
+    def remember_hash(self, url: str, name: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LookupSettings:
+    """Limits: seconds, octets, requests at a time."""
+
+    request_timeout: float = 10.0
+    crl_max_size: int = 64 * 1024 * 1024
+    ocsp_max_size: int = 64 * 1024
+    concurrency: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One URL to fetch, for whom. ``chain`` is the validated path of the issuer, issuer first."""
+
+    kind: str
+    url: str
+    chain: tuple[Certificate, ...]
+    question: Question | None
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """CACHE-5: what is one flight. An OCSP URL gives another answer for each certificate."""
+        subject = self.question.certificate.fingerprint if self.kind == "ocsp" and self.question else ""
+        return (self.kind, self.url, self.chain[0].key_id, subject)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a flight ended: ``why`` is empty when there is evidence from the URL now."""
+
+    url: str
+    why: str = ""
+    detail: str = ""
+
+
+class _Allowance:
+    """How many requests an ask may still start."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        with self._lock:
+            self._left -= 1
+            return self._left >= 0
+
+
+class Lookups:
+    """Serves asks from many threads. ``warn`` hears one sentence for each thing that an administrator should know."""
+
+    def __init__(
+        self, store: Store, http: Http, trust: TrustStore, clock: Clock, path_settings: PathSettings,
+        revocation: RevocationSettings, settings: LookupSettings, warn: Callable[[str], None],
+        chance: Callable[[], float] = random.random,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._http = http
+        self._trust = trust
+        self._clock = clock
+        self._path_settings = path_settings
+        self._revocation = revocation
+        self._settings = settings
+        self._warn = warn
+        self._chance = chance
+        self._lock = threading.Lock()
+        self._flights: dict[tuple[str, ...], Future[Outcome]] = {}
+        self._fresh: LRUCache[tuple[str, ...], float] = LRUCache(10_000)
+        self._hosts: LRUCache[str, threading.BoundedSemaphore] = LRUCache(10_000)
+        self._anchored: TTLCache[tuple[str, str, int], tuple[Certificate, ...]] = TTLCache(
+            10_000, _ANCHORED_FOR, timer=clock.monotonic
+        )
+        self._fetchers = ThreadPoolExecutor(settings.concurrency, "fetch")
+        self._askers = ThreadPoolExecutor(64, "ask")
+
+    def ask(self, questions: Sequence[Question], budget: float) -> int:
+        """Fetch what ``questions`` need; returns after at most ``budget`` seconds. The number of questions refused."""
+        deadline = self._clock.monotonic() + min(budget, _MAX_BUDGET)
+        known = tuple({c.fingerprint: c for q in questions for c in (q.issuer, *q.chain)}.values())
+        allowance = _Allowance(REQUESTS_PER_ASK)
+        work = []
+        for question in questions:
+            chain = self._chain(question, known)
+            if chain is not None:
+                work.append(self._askers.submit(self._serve, question, chain, deadline, allowance))
+        wait_for(work, max(0.0, deadline - self._clock.monotonic()))
+        return len(questions) - len(work)
+
+    def refresh(self, entries: Sequence[Entry], budget: float) -> list[Outcome]:
+        """An administrator's order to fetch now, back-off or not. One outcome per entry that has a URL."""
+        flights: list[tuple[str, Future[Outcome] | None]] = []
+        for entry in entries:
+            errand = self._errand(entry)
+            flights.append((entry.url, self._fly(errand, None, force=True) if errand is not None else None))
+        wait_for([f for _, f in flights if f is not None], min(budget, _MAX_BUDGET))
+        return [_outcome(url, flight) for url, flight in flights]
+
+    def prefetch(self) -> int:
+        """Start to fetch again what is due (CACHE-2); returns how many flights were started."""
+        at = self._clock.now()
+        started = 0
+        for entry in self._store.due(at, at - timedelta(days=14)):
+            # A success plans the next fetch itself; this only keeps a failure from coming back at once.
+            self._store.postpone(entry.name, at + freshness.retry_soon(entry.next_update, at))
+            errand = self._errand(entry)
+            if errand is not None and self._fly(errand, None) is not None:
+                started += 1
+        return started
+
+    def idle(self) -> bool:
+        """Is nothing being fetched?"""
+        with self._lock:
+            return not self._flights
+
+    def close(self) -> None:
+        """Start nothing new; running flights end by their own deadlines."""
+        self._askers.shutdown(wait=False, cancel_futures=True)
+        self._fetchers.shutdown(wait=False, cancel_futures=True)
+
+    # ---- may we? ------------------------------------------------------------------------------------------------------
+
+    def _chain(self, question: Question, known: Sequence[Certificate] = ()) -> tuple[Certificate, ...] | None:
+        """The path of the question's issuer, issuer first, if it and the certificate itself are valid now (PRE-1)."""
+        try:
+            key = (question.certificate.fingerprint, question.issuer.fingerprint, self._trust.generation())
+            with self._lock:
+                kept = self._anchored.get(key)
+            if kept is not None:
+                return kept
+            at = self._clock.now()
+            chain = self._issuer_chain(question.issuer, (*question.chain, *known, *self._trust.intermediates()), at)
+            if chain is None:
+                fault = "its issuer doesn't lead to an anchor"
+            else:
+                own = build_path(question.certificate, (Anchor(question.issuer),), (), self._path_settings, at)
+                fault = own.detail or own.code if isinstance(own, PathFault) else ""
+        except PostsealError as exc:
+            chain, fault = None, str(exc)
+        if chain is None or fault:
+            self._warn(f"not fetching for certificate {question.certificate.fingerprint[:16]}: {fault}")
+            return None
+        with self._lock:
+            self._anchored[key] = chain
+        return chain
+
+    def _issuer_chain(
+        self, issuer: Certificate, others: Sequence[Certificate], at: datetime
+    ) -> tuple[Certificate, ...] | None:
+        anchors = self._trust.anchors()
+        if any((a.certificate.key_id, a.certificate.subject) == (issuer.key_id, issuer.subject) for a in anchors):
+            return (issuer,)
+        path = build_path(issuer, anchors, others, self._path_settings, at)
+        return None if isinstance(path, PathFault) else path.certificates
+
+    def _errand(self, entry: Entry) -> Errand | None:
+        """What to do to fetch stored evidence again; None for what was imported, or isn't trusted any more."""
+        if not entry.url.startswith(("http://", "https://")):
+            return None
+        try:
+            if self._issuer_chain(entry.chain[0], entry.chain[1:], self._clock.now()) is None:
+                return None
+        except Unavailable:
+            return None
+        question = question_for(entry.certificate, entry.chain[0]) if entry.certificate is not None else None
+        return Errand(entry.kind, entry.url, entry.chain, question)
+
+    # ---- one question ---------------------------------------------------------------------------------------------------
+
+    def _serve(
+        self, question: Question, chain: tuple[Certificate, ...], deadline: float, allowance: _Allowance
+    ) -> None:
+        try:
+            sources = _sources(question, self._revocation.order)
+            for index, (kind, url) in enumerate(sources):
+                if not self._needed(question):
+                    return
+                left = deadline - self._clock.monotonic()
+                if left <= 0:
+                    return
+                flight = self._fly(Errand(kind, url, chain, question), allowance)
+                if flight is not None:
+                    # RPL-5: half of what is left, so that the next source has its chance; the last gets all.
+                    wait_for([flight], left if index + 1 == len(sources) else left / 2)
+        except Unavailable as exc:
+            self._warn(f"evidence can't be looked up: {exc}")
+
+    def _needed(self, question: Question) -> bool:
+        return still_needed(question, self._store.evidence(question), self._revocation, self._clock.now())
+
+    def _fly(self, errand: Errand, allowance: _Allowance | None, force: bool = False) -> Future[Outcome] | None:
+        """Join the flight of this errand or start one; None when the URL is left alone now."""
+        with self._lock:
+            flight = self._flights.get(errand.key)
+            if flight is not None:
+                return flight
+            if not force and self._fresh.get(errand.key, 0.0) > self._clock.monotonic():
+                return None
+        if not force and self._blocked(errand.url):
+            return None
+        with self._lock:
+            flight = self._flights.get(errand.key)
+            if flight is not None:
+                return flight
+            # A flight may have landed since we looked.
+            if not force and self._fresh.get(errand.key, 0.0) > self._clock.monotonic():
+                return None
+            if allowance is not None and not allowance.take():
+                return None
+            flight = self._fetchers.submit(self._run, errand)
+            self._flights[errand.key] = flight
+            return flight
+
+    def _blocked(self, url: str) -> bool:
+        """CACHE-3: is the URL, or its host, in back-off?"""
+        at = self._clock.now()
+        retry_at = self._store.url_state(url).retry_at
+        if retry_at is not None and retry_at > at:
+            return True
+        count, until = self._store.host_state(_host(url))
+        return count >= _BREAKER and until is not None and until > at
+
+    # ---- one flight -----------------------------------------------------------------------------------------------------
+
+    def _run(self, errand: Errand) -> Outcome:
+        try:
+            outcome = self._fetch(errand)
+        except Unavailable as exc:
+            # The disk is full, say: mail goes on with what is known.
+            self._warn(f"evidence from {errand.url} can't be kept: {exc}")
+            outcome = Outcome(errand.url, "rev.store-unavailable", str(exc))
+        except Exception as exc:
+            # RPL-3: no hostile answer may end the flight without an outcome.
+            outcome = self._failed(errand.url, "rev.malformed", f"{type(exc).__name__} while reading the answer")
+        finally:
+            with self._lock:
+                self._flights.pop(errand.key, None)
+        return outcome
+
+    def _fetch(self, errand: Errand) -> Outcome:
+        deadline = self._clock.monotonic() + self._settings.request_timeout
+        with self._lock:
+            slot = self._hosts.setdefault(_host(errand.url), threading.BoundedSemaphore(_PER_HOST))
+        if not slot.acquire(timeout=self._settings.request_timeout / 2):
+            return Outcome(errand.url, "rev.timeout", "too many requests to this host are waiting already")
+        try:
+            if errand.kind == "crl":
+                return self._fetch_crl(errand, deadline)
+            assert errand.question is not None
+            return self._fetch_ocsp(errand, errand.question, deadline)
+        finally:
+            slot.release()
+
+    def _fetch_crl(self, errand: Errand, deadline: float) -> Outcome:
+        headers = self._conditions(errand)
+        transfer = self._http.get(
+            errand.url, max_size=self._settings.crl_max_size, deadline=deadline, headers=headers
+        )
+        at = self._clock.now()
+        if isinstance(transfer, FetchFailed):
+            return self._failed(errand.url, transfer.why, transfer.detail, transfer.retry_after, transfer.host_fault)
+        if isinstance(transfer, NotModified):
+            # CACHE-1: the server's word only plans when to ask again.
+            self._store.still_current(errand.url, at, at + freshness.after_304(transfer.max_age))
+            return self._landed(errand, timedelta(minutes=5))
+        try:
+            crl = parse_crl(transfer.body, self._settings.crl_max_size)
+        except BadData as exc:
+            return self._failed(errand.url, "rev.malformed", str(exc))
+        return self._accept_crl(errand, crl, transfer, at)
+
+    def _conditions(self, errand: Errand) -> dict[str, str]:
+        """Headers that save the body of a CRL that we have; none when we don't have it (any more)."""
+        state = self._store.url_state(errand.url)
+        if errand.question is not None:
+            evidence = self._store.evidence(errand.question)
+            if not any(isinstance(e, CrlEvidence) and e.url == errand.url for e in evidence):
+                return {}
+        headers = {"If-None-Match": state.etag, "If-Modified-Since": state.last_modified}
+        return {name: value for name, value in headers.items() if value}
+
+    def _accept_crl(self, errand: Errand, crl: Crl, transfer: Fetched, at: datetime) -> Outcome:
+        """Store the CRL if its signature is the issuer's and it is better than what is there (CACHE-4)."""
+        issuer = errand.chain[0]
+        if not signature_valid(crl, issuer.spki):
+            if crl.issuer != issuer.subject:
+                return self._failed(errand.url, "rev.wrong-issuer", "the CRL is another issuer's")
+            return self._failed(errand.url, "rev.bad-signature", "the CRL isn't signed by the issuer's key")
+        old = self._store.crl_of(issuer, crl.idp)
+        if old is not None and old.crl.sha256 != crl.sha256:
+            worse = freshness.why_worse(old.crl, crl, at, self._revocation.skew)
+            if worse:
+                return self._failed(errand.url, *worse)
+        refresh_at = freshness.refresh_at(crl.this_update, crl.next_update, transfer.max_age, at, self._chance)
+        self._store.store_crl(
+            crl, errand.chain, errand.url, at, refresh_at, etag=transfer.etag, last_modified=transfer.last_modified
+        )
+        return self._landed(errand, freshness.rest(crl.this_update, crl.next_update))
+
+    def _fetch_ocsp(self, errand: Errand, question: Question, deadline: float) -> Outcome:
+        hash_name = self._store.url_state(errand.url).responder_hash
+        transfer = self._post(errand.url, question, hash_name, deadline)
+        # OCSP-1: an old responder may know SHA-1 only, and says so in one of several ways.
+        if hash_name == "sha256" and _asks_for_sha1(transfer):
+            second = self._post(errand.url, question, "sha1", deadline)
+            if isinstance(second, Fetched) and not _asks_for_sha1(second):
+                self._store.remember_hash(errand.url, "sha1")
+                transfer = second
+        if isinstance(transfer, FetchFailed):
+            return self._failed(errand.url, transfer.why, transfer.detail, transfer.retry_after, transfer.host_fault)
+        if isinstance(transfer, NotModified):
+            return self._failed(errand.url, "rev.http-status", "HTTP status 304 to a request without conditions")
+        at = self._clock.now()
+        only = replace(self._revocation, order=Order.OCSP_ONLY)
+        verdict = judge(question, (OcspEvidence(transfer.body, errand.url, at),), only, at)
+        if verdict.status is Status.UNKNOWN:
+            return self._failed(errand.url, verdict.reason, verdict.detail)
+        this_update, next_update = verdict.this_update or at, verdict.next_update
+        refresh_at = freshness.refresh_at(this_update, next_update, transfer.max_age, at, self._chance, latest=0.75)
+        self._store.store_ocsp(
+            question, errand.chain, transfer.body, errand.url, at, refresh_at, verdict.this_update, next_update
+        )
+        return self._landed(errand, freshness.rest(this_update, next_update))
+
+    def _post(self, url: str, question: Question, hash_name: str, deadline: float) -> Transfer:
+        body = ocsp.build_request(question, hash_name)
+        return self._http.post(
+            url, body, content_type="application/ocsp-request", max_size=self._settings.ocsp_max_size, deadline=deadline
+        )
+
+    def _landed(self, errand: Errand, rest: timedelta) -> Outcome:
+        with self._lock:
+            self._fresh[errand.key] = self._clock.monotonic() + rest.total_seconds()
+        self._store.record_success(errand.url, _host(errand.url))
+        return Outcome(errand.url)
+
+    def _failed(
+        self, url: str, why: str, detail: str, retry_after: float | None = None, host_fault: bool = False
+    ) -> Outcome:
+        """CACHE-3: remember the failure, and leave the URL alone for a while."""
+        at = self._clock.now()
+        try:
+            count = self._store.url_state(url).failures + 1
+            retry_at = at + freshness.back_off(count, retry_after, self._chance)
+            host, host_count = _host(url), 0
+            if host_fault:
+                host_count = self._store.host_state(host)[0] + 1
+            until = at + freshness.back_off(max(1, host_count - _BREAKER + 1), retry_after, self._chance)
+            self._store.record_failure(NoAnswer(url, why, detail, at, retry_at), count, host, host_count, until)
+            self._warn(f"could not retrieve URL {url}: {detail}; next attempt in {(retry_at - at).seconds} s")
+        except Unavailable as exc:
+            self._warn(f"could not retrieve URL {url}: {detail}; and that can't be noted: {exc}")
+        return Outcome(url, why, detail)
+
+
+def _sources(question: Question, order: Order) -> list[tuple[str, str]]:
+    """What to ask, in order (RPL-1). OCSP-20: at most three responders."""
+    crls = [("crl", url) for url in question.crl_urls]
+    answers = [("ocsp", url) for url in question.ocsp_urls[:3]]
+    if order is Order.CRL_ONLY:
+        return crls
+    if order is Order.OCSP_ONLY:
+        return answers
+    return answers + crls if order is Order.OCSP_FIRST else crls + answers
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.lower()
+
+
+def _outcome(url: str, flight: Future[Outcome] | None) -> Outcome:
+    if flight is None:
+        return Outcome(url, "rev.not-fetched", "imported from a file, or its issuer isn't trusted any more")
+    return flight.result() if flight.done() else Outcome(url, "rev.timeout", "not done yet; it goes on")
+
+
+def _asks_for_sha1(transfer: Transfer) -> bool:
+    """OCSPResponseStatus malformedRequest (1), internalError (2), unauthorized (6), or the connection was lost."""
+    if isinstance(transfer, FetchFailed):
+        return "closed the connection" in transfer.detail or "reset" in transfer.detail
+    return isinstance(transfer, Fetched) and transfer.body[:4] == b"\x30\x03\x0a\x01" and transfer.body[4:] in (
+        b"\x01", b"\x02", b"\x06"
+    )  # fmt: skip
