@@ -411,10 +411,10 @@ class Lookups:
 
     def _fetch_ocsp(self, errand: Errand, question: Question, deadline: float) -> Outcome:
         hash_name = self._store.url_state(errand.url).responder_hash
-        transfer = self._post(errand.url, question, hash_name, deadline)
+        transfer = self._ask_responder(errand.url, question, hash_name, deadline)
         # OCSP-1: an old responder may know SHA-1 only, and says so in one of several ways.
         if hash_name == "sha256" and _asks_for_sha1(transfer):
-            second = self._post(errand.url, question, "sha1", deadline)
+            second = self._ask_responder(errand.url, question, "sha1", deadline)
             if isinstance(second, Fetched) and not _asks_for_sha1(second):
                 self._store.remember_hash(errand.url, "sha1")
                 transfer = second
@@ -434,11 +434,14 @@ class Lookups:
         )
         return self._landed(errand, freshness.rest(this_update, next_update))
 
-    def _post(self, url: str, question: Question, hash_name: str, deadline: float) -> Transfer:
-        body = ocsp.build_request(question, hash_name)
-        return self._http.post(
-            url, body, content_type="application/ocsp-request", max_size=self._settings.ocsp_max_size, deadline=deadline
-        )
+    def _ask_responder(self, url: str, question: Question, hash_name: str, deadline: float) -> Transfer:
+        # OCSP-14: GET when the URL stays short, so that caches between here and there can answer.
+        method, address, body = ocsp.http_request(url, ocsp.build_request(question, hash_name))
+        size = self._settings.ocsp_max_size
+        if method == "GET":
+            return self._http.get(address, max_size=size, deadline=deadline)
+        content_type = "application/ocsp-request"
+        return self._http.post(address, body, content_type=content_type, max_size=size, deadline=deadline)
 
     def _landed(self, errand: Errand, rest: timedelta) -> Outcome:
         with self._lock:
@@ -487,9 +490,7 @@ def _outcome(url: str, flight: Future[Outcome] | None) -> Outcome:
 
 
 def _asks_for_sha1(transfer: Transfer) -> bool:
-    """OCSPResponseStatus malformedRequest (1), internalError (2), unauthorized (6), or the connection was lost."""
+    """Does the responder say so, or did it drop the connection?"""
     if isinstance(transfer, FetchFailed):
         return "closed the connection" in transfer.detail or "reset" in transfer.detail
-    return isinstance(transfer, Fetched) and transfer.body[:4] == b"\x30\x03\x0a\x01" and transfer.body[4:] in (
-        b"\x01", b"\x02", b"\x06"
-    )  # fmt: skip
+    return isinstance(transfer, Fetched) and ocsp.retry_with_sha1(transfer.body)

@@ -116,6 +116,8 @@ class Lookup:
 
     socket: Path | None = _option(optional(socket_path(), "lookup.sock below runtime_directory"), "", """
         Unix socket on which the milter asks.""")
+    socket_group: str | None = _option(optional(group_name(), "the group of the process"), "", """
+        Group that may use the socket: the milter's.""")
     request_timeout: float = _option(duration("1 s", "5 min"), "10 s", "Total time for one download, from name to last octet.")
     crl_max_size: int = _option(size("1 KiB", "1 GiB"), "64 MiB", "Largest CRL.")
     ocsp_max_size: int = _option(size("1 KiB", "16 MiB"), "64 KiB", "Largest OCSP answer.")

@@ -1,0 +1,46 @@
+"""The object graph of ``postseal lookup``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from postseal.app.lookup import Lookups, LookupSettings
+from postseal.config import Config
+from postseal.sources.clock import SystemClock
+from postseal.sources.evidence import EvidenceStore
+from postseal.sources.fetch import Fetcher
+from postseal.sources.guard import Guard
+from postseal.sources.trust import FolderTrust
+
+Warn = Callable[[str], None]
+
+
+def build_store(config: Config, warn: Warn) -> EvidenceStore:
+    """The evidence store, for writing. Raises Unavailable or CannotCreate."""
+    return EvidenceStore(config.evidence_directory, readonly=False, report=warn)
+
+
+def build_trust(config: Config, warn: Warn) -> FolderTrust:
+    """Anchors and intermediates as configured."""
+    return FolderTrust(config.certificates.anchors, config.certificates.intermediates, SystemClock(), warn)
+
+
+def build_lookups(config: Config, store: EvidenceStore, warn: Warn) -> Lookups:
+    """The fetching use case on ``store``."""
+    lookup = config.lookup
+    guard = Guard(ports=lookup.ports, allow_networks=[str(network) for network in lookup.allow_networks])
+    return Lookups(
+        store=store,
+        http=Fetcher(guard, user_agent=lookup.user_agent),
+        trust=build_trust(config, warn),
+        clock=SystemClock(),
+        path_settings=config.path_settings,
+        revocation=config.revocation_settings,
+        settings=LookupSettings(
+            request_timeout=lookup.request_timeout,
+            crl_max_size=lookup.crl_max_size,
+            ocsp_max_size=lookup.ocsp_max_size,
+            concurrency=lookup.concurrency,
+        ),
+        warn=warn,
+    )
