@@ -122,12 +122,14 @@ class _Server(socketserver.ThreadingTCPServer):
 class Sink:
     """Listens on a free port of 127.0.0.1 while in its ``with`` block.
 
-    ``refuse(address)`` returns None or a reply line for RCPT; ``refuse_data`` is a reply line after DATA, empty to accept.
+    ``refuse(address)`` returns None or a reply line for RCPT; ``refuse_data`` is a reply line after DATA, empty to accept;
+    ``notify(delivery)`` is called with each message that is kept.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.refuse: Callable[[str], str | None] = lambda address: None
         self.refuse_data = ""
+        self.notify: Callable[[Delivery], None] = lambda delivery: None
         self._kept: list[Delivery] = []
         self._changed = threading.Condition(threading.RLock())
         self._server = _Server(("127.0.0.1", port), _Handler)
@@ -146,6 +148,7 @@ class Sink:
         self._server.server_close()
 
     def _add(self, delivery: Delivery) -> None:
+        self.notify(delivery)
         with self._changed:
             self._kept.append(delivery)
             self._changed.notify_all()
