@@ -8,7 +8,7 @@ from datetime import datetime
 from postseal.app.ports import Clock, DecisionWriter, MailLog
 from postseal.core.assess import Assessed
 from postseal.core.path import Path
-from postseal.core.plan import Action, Decision, Plan
+from postseal.core.plan import Action, Decision, Plan, outcomes
 from postseal.core.policy import MessageFacts, RecipientFacts
 from postseal.core.reasons import CATALOGUE
 from postseal.core.record import record_of
@@ -38,7 +38,7 @@ class Journal:
     ) -> None:
         """Everything about one message. ``at`` is when it was judged, ``delay`` the seconds that we held it up."""
         try:
-            for decision in plan.decisions:
+            for decision in outcomes(plan):
                 self._lines(queue_id, sender, decision, at, delay, note)
         except Exception as exc:
             self._log.error(f"{escape(queue_id)}: can't write the log lines: {type(exc).__name__}: {escape(str(exc))}")
@@ -50,7 +50,7 @@ class Journal:
                         record_of(
                             queue_id, sender, message, known.get(d.recipient), d, at=at, delay=delay, note=note
                         )
-                        for d in plan.decisions
+                        for d in outcomes(plan)
                     ]
                 )  # fmt: skip
         except Exception as exc:
@@ -68,11 +68,14 @@ class Journal:
         for warning in decision.warnings:
             write = self._log.error if warning.error else self._log.warning
             write(start + escape(warning.detail), {**fields, "WARNING_CODE": warning.code})
-        if decision.action in (Action.REFUSE, Action.DEFER, Action.HOLD) and not decision.warnings:
+        if decision.action in _NOT_ACCEPTED and not decision.warnings and decision.reason != "rcpt.with-others":
             entry = CATALOGUE.get(decision.reason)
             text = f"{entry.sentence if entry else decision.reason}{': ' if decision.detail else ''}{decision.detail}"
             write = self._log.error if decision.reason.startswith("sys.") else self._log.warning
             write(f"{start}{escape(text)}; {decision.action.value}", {**fields, "WARNING_CODE": decision.reason})
+
+
+_NOT_ACCEPTED = (Action.REFUSE, Action.DEFER, Action.HOLD)
 
 
 def line(queue_id: str, sender: str, decision: Decision, *, at: datetime, delay: float, note: str = "") -> str:

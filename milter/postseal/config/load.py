@@ -67,7 +67,9 @@ def load_text(text: str, path: str) -> Config:
     except tomllib.TOMLDecodeError as exc:
         cause, _, position = str(exc).rpartition(" (at ")
         line = _line_of_error(position, text)
-        raise ConfigProblems([Problem(path, line, f"not valid TOML: {cause or exc}")]) from exc
+        twice = "overwrite" in cause or "twice" in cause
+        said = "a section or option is written twice" if twice else f"not valid TOML: {cause or exc}"
+        raise ConfigProblems([Problem(path, line, said)]) from exc
     return from_mapping(data, path, line_numbers(text))
 
 

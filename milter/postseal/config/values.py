@@ -284,7 +284,8 @@ def list_of(kind: Kind, *, empty: bool = True) -> Kind:
                 raise ElementError(item, kind.allowed) from None
         return tuple(out)
 
-    return Kind(f"list of {kind.name}s", f"a list, each of it {kind.allowed}", parse)
+    least = "a list" if empty else "a list of one or more"
+    return Kind(f"list of {kind.name}s", f"{least}, each entry {kind.allowed}", parse)
 
 
 class ElementError(ValueError):

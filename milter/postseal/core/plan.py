@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,23 @@ class Plan:
 
 
 _WORST_FIRST = (Action.REFUSE, Action.DEFER, Action.HOLD, Action.SEAL, Action.CLEAR)
+
+
+def deferred(recipients: Sequence[str], code: str, detail: str) -> Plan:
+    """A plan that defers all for one ``sys.*`` or ``mail.*`` reason: what failed isn't the recipients' doing."""
+    return Plan(tuple(Decision(recipient, Action.DEFER, code, "", detail) for recipient in recipients), ())
+
+
+def outcomes(plan: Plan) -> tuple[Decision, ...]:
+    """What really happens to each recipient: a message that isn't accepted for one is delivered to none."""
+    if plan.deliveries or plan.worst in (Action.SEAL, Action.CLEAR):
+        return plan.decisions
+    return tuple(
+        replace(d, action=plan.worst, reason="rcpt.with-others", detail="", cleared=(), suite=None, warnings=())
+        if d.action in (Action.SEAL, Action.CLEAR)
+        else d
+        for d in plan.decisions
+    )
 
 
 def group(decisions: Sequence[Decision]) -> tuple[Delivery, ...]:

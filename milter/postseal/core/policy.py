@@ -13,7 +13,7 @@ from postseal.core.assess import Assessed
 from postseal.core.certs import Certificate
 from postseal.core.cms.suite import Suite
 from postseal.core.path import PathFault
-from postseal.core.plan import Action, Decision, Plan, Warn, group
+from postseal.core.plan import Action, Decision, Plan, Warn, deferred, group
 from postseal.core.revocation import Status, Verdict
 
 
@@ -174,7 +174,7 @@ def decide(
         decisions = tuple(_guarded(message, facts, rules, settings) for facts in recipients)
         return Plan(decisions, group(decisions))
     except Exception as exc:
-        return Plan(tuple(_internal_error(facts.recipient, exc) for facts in recipients), ())
+        return deferred([facts.recipient for facts in recipients], "sys.internal-error", f"{type(exc).__name__}: {exc}")
 
 
 def rcpt_answer(
@@ -334,7 +334,7 @@ def _without_certificate(to: str, rule: Rule, rejected: Sequence[_Rejected]) -> 
         done = WithoutCertificate.REFUSE
     outcome = _OUTCOME[done]
     warnings = tuple(
-        Warn(r.code, f"{r.detail}; not used, {outcome.value} (without_certificate={done.value})")
+        Warn(r.code, f"{r.detail}; not used, {_DONE[done]} (without_certificate={done.value})")
         for r in rejected[:_NAMED]
     )  # fmt: skip
     if done is WithoutCertificate.CLEAR:
@@ -350,6 +350,12 @@ _OUTCOME = {
     WithoutCertificate.REFUSE: Action.REFUSE,
     WithoutCertificate.DEFER: Action.DEFER,
     WithoutCertificate.HOLD: Action.HOLD,
+}
+_DONE = {
+    WithoutCertificate.CLEAR: "sent in clear",
+    WithoutCertificate.REFUSE: "refused",
+    WithoutCertificate.DEFER: "deferred",
+    WithoutCertificate.HOLD: "held",
 }
 # Certificates named in one decision's text; the decision record has all of them.
 _NAMED = 5

@@ -69,7 +69,30 @@ _PATH: tuple[Reason, ...] = (
 )
 
 # core.fitness: why a certificate with a good path isn't fit to encrypt mail for the recipient, or a remark on it.
-_CERT: tuple[Reason, ...] = ()
+_CERT: tuple[Reason, ...] = (
+    Reason("cert.bad-extension", "the certificate's extensions can't be read", "RFC 5280 §4.2"),
+    Reason("cert.no-address", "the certificate has no mail address", "RFC 8550 §3"),
+    Reason("cert.wrong-address", "the certificate is for another address", "RFC 8550 §3"),
+    Reason("cert.odd-address", "a name in the certificate isn't a plain address and was ignored", "RFC 5280 §4.2.1.6"),
+    Reason("cert.address-in-subject", "the address is only in the subject, as very old certificates have it", "RFC 8550 §3"),
+    Reason("cert.not-yet-valid", "the certificate isn't valid yet", "RFC 5280 §4.1.2.5"),
+    Reason("cert.expired", "the certificate has expired", "RFC 5280 §4.1.2.5"),
+    Reason("cert.is-ca", "the certificate is a CA's, not a person's", "RFC 5280 §4.2.1.9"),
+    Reason("cert.wrong-purpose", "the certificate isn't for mail", "RFC 8550 §4.4.4"),
+    Reason("cert.no-key-usage", "the certificate doesn't say what its key is for", "RFC 8550 §4.4.2"),
+    Reason("cert.no-key-encipherment", "the certificate's RSA key isn't for encryption", "RFC 8550 §4.4.2"),
+    Reason("cert.no-key-agreement", "the certificate's EC key isn't for encryption", "RFC 5753 §3"),
+    Reason("cert.weak-key", "the certificate's RSA key is too short", "RFC 8550 §4.3"),
+    Reason("cert.oversized-key", "the certificate's RSA key is longer than anybody needs", "RFC 8551 §6"),
+    Reason("cert.broken-key", "the certificate's RSA key is broken", "RFC 8551 §6"),
+    Reason("cert.brainpool", "the certificate's key is on a Brainpool curve, which this version doesn't support", "RFC 5639"),
+    Reason("cert.signing-key", "the certificate's key can only sign", "RFC 8550 §4.3"),
+    Reason("cert.no-reader", "no common mail reader opens mail for such a key", "RFC 8418"),
+    Reason("cert.unsupported-key", "the certificate's key is of a kind that can't be used", "RFC 8550 §4.3"),
+    Reason("cert.weak-signature", "the certificate is signed with SHA-1 or SHA-224", "RFC 8550 §4.3"),
+    Reason("cert.broken-signature", "the certificate is signed with MD2, MD4 or MD5", "RFC 8550 §4.3"),
+    Reason("cert.unsupported-signature", "the certificate is signed with an algorithm that isn't accepted", "RFC 8550 §4.3"),
+)
 
 # core.revocation: what the evidence says, or why it says nothing.
 _REV: tuple[Reason, ...] = (

@@ -1,0 +1,61 @@
+"""A configuration that is valid may still not do what was meant; these are the questions that a colleague would ask."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from postseal.config.model import Config
+from postseal.config.values import InetSocket
+from postseal.core.cms.suite import Suite
+from postseal.core.policy import Seal, WithoutCertificate
+from postseal.core.revocation import Order
+
+
+def warnings(config: Config) -> tuple[str, ...]:
+    """One sentence each; empty when there is nothing to say."""
+    return tuple((*_mail(config), *_trust(config), *_rules(config)))
+
+
+def _mail(config: Config) -> Iterator[str]:
+    milter = config.milter
+    if not milter.internal_domains:
+        yield "[milter] internal_domains is empty: no mail is outbound, so nothing will be sealed"
+    if isinstance(milter.socket, InetSocket) and not _is_loopback(milter.socket.host):
+        host = milter.socket.host
+        yield f"[milter] socket is on {host}: whoever reaches it can use it; use a loopback address or a Unix socket"
+    if milter.socket_mode & 0o002:
+        yield f'[milter] socket_mode = "{milter.socket_mode:04o}" lets every user of this machine connect'
+    sealed = [r for r in config.rules if r.seal is not Seal.NEVER]
+    clear = [r for r in config.rules if r.seal is Seal.NEVER or r.without_certificate is WithoutCertificate.CLEAR]
+    if not milter.reinject and sealed:
+        mixed = "one whom it is sealed for and one whom it isn't" if clear else "RSA and EC certificates"
+        yield f"[milter] reinject is empty: a message to recipients with several outcomes ({mixed}) will be deferred"
+    if any(network.prefixlen == 0 for network in milter.internal_networks):
+        yield "[milter] internal_networks holds the whole Internet: every client's mail with your sender address is outbound"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _trust(config: Config) -> Iterator[str]:
+    if config.revocation.weak_keys:
+        yield "[revocation] weak_keys = true: RSA keys under 2048 bits and SHA-1 can be broken"
+    if config.revocation.order in (Order.OCSP_ONLY, Order.OCSP_FIRST):
+        yield f'[revocation] order = "{config.revocation.order.value}" tells the CAs who writes to whom, and when'
+    if config.lookup.allow_networks:
+        yield "[lookup] allow_networks is set: certificates can make this machine fetch from those private networks"
+    if config.lookup.request_timeout < config.milter.budget:
+        yield "[lookup] request_timeout is shorter than [milter] budget: the rest of the budget is never used"
+
+
+def _rules(config: Config) -> Iterator[str]:
+    for rule in config.rules:
+        if rule.suite is Suite.AES_256_GCM and rule.seal is not Seal.NEVER:
+            yield f'[[policy]] rule "{rule.name}": Outlook and Thunderbird can\'t read cipher = "aes256-gcm"'
+    if all(rule.seal is Seal.NEVER for rule in config.rules):
+        yield '[[policy]] every rule says seal = "never": nothing will be sealed'
