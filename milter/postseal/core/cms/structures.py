@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from cryptography.hazmat import asn1
+from cryptography.x509 import Name
 from cryptography.x509 import ObjectIdentifier as Oid
 
 from postseal.core.cms.suite import Suite
@@ -346,3 +347,17 @@ def issuer_and_serial(certificate: bytes) -> IssuerAndSerialNumber:
         return IssuerAndSerialNumber(issuer=parts[first + 2], serial=parts[first])
     except (ValueError, IndexError) as exc:
         raise BadData(f"not a certificate: {exc}") from exc
+
+
+def name_text(name: asn1.TLV) -> str:
+    """A Name for people (RFC 4514); its DER in hex when it can't be read. Hostile text: escape it."""
+    try:
+        parsed: Name = name.parse(Name)
+        return parsed.rfc4514_string()
+    except ValueError:
+        return "#" + asn1.encode_der(name).hex()
+
+
+def integer(value: asn1.TLV) -> int:
+    """An INTEGER's value; two's complement of the octets as they are, so that no serial number is refused."""
+    return int.from_bytes(value.data, "big", signed=True)
