@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from postseal.core.certs import Certificate
 from postseal.core.crl import Crl
+from postseal.core.profile import extension, profile
+
+MAX_CRL_URLS = 8
+MAX_OCSP_URLS = 3
+_MAX_URL = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +24,9 @@ class Question:
     """Is ``certificate``, issued by ``issuer``, revoked? URLs are those of its CRLDP and AIA, http and https only.
 
     Made only from a certificate whose path to an anchor has been validated (PRE-1). ``chain`` may hold further certificates
-    of that path; the lookup process, which validates it again, needs them if it doesn't know them itself.
+    of that path; the lookup process, which validates it again, needs them if it doesn't know them itself. ``skipped`` tells
+    in words which pointers of the certificate can't be used (ldap:, malformed, another CRL issuer, more than are tried):
+    without any URL but with something skipped the answer is "unsupported", not "none declared".
     """
 
     certificate: Certificate
@@ -22,6 +34,7 @@ class Question:
     crl_urls: tuple[str, ...]
     ocsp_urls: tuple[str, ...]
     chain: tuple[Certificate, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +70,68 @@ class NoAnswer:
 
 
 Evidence = CrlEvidence | OcspEvidence | NoAnswer
+
+
+def question_for(certificate: Certificate, issuer: Certificate, chain: Sequence[Certificate] = ()) -> Question:
+    """The question for ``certificate``: its usable CRL and OCSP URLs in their order, each once. Never raises.
+
+    CRL URLs are those of all fullNames without a cRLIssuer (CRL-2, CRL-11: several points, and several names of one point,
+    are all tried). OCSP URLs are at most three (OCSP-20). What is left out is named in ``skipped``.
+    """
+    extensions = profile(certificate).extensions
+    skipped: list[str] = []
+    points = extension(extensions, x509.CRLDistributionPoints) or ()
+    crl_urls = [url for point in points for url in _point_urls(point, skipped)]
+    access = extension(extensions, x509.AuthorityInformationAccess) or ()
+    named = [e.access_location for e in access if e.access_method == AuthorityInformationAccessOID.OCSP]
+    ocsp_urls = [url for url in (_usable(name, "OCSP responder", skipped) for name in named) if url]
+    return Question(
+        certificate,
+        issuer,
+        _first(crl_urls, MAX_CRL_URLS, "CRL", skipped),
+        _first(ocsp_urls, MAX_OCSP_URLS, "OCSP", skipped),
+        tuple(chain),
+        tuple(skipped),
+    )
+
+
+def _point_urls(point: x509.DistributionPoint, skipped: list[str]) -> list[str]:
+    # CRL-2: such a CRL is signed by somebody else and must say indirectCRL, which this version doesn't process.
+    if point.crl_issuer:
+        skipped.append("a CRL distribution point with another CRL issuer")
+        return []
+    # CRL-12: a name relative to the CRL issuer is an entry in a directory.
+    if point.full_name is None:
+        skipped.append("a CRL distribution point without a full name")
+        return []
+    return [url for url in (_usable(name, "CRL", skipped) for name in point.full_name) if url]
+
+
+def _usable(name: x509.GeneralName, kind: str, skipped: list[str]) -> str:
+    """The URL if it is http or https and well formed, else "" (CRL-28: ldap is for another version)."""
+    if not isinstance(name, x509.UniformResourceIdentifier):
+        skipped.append(f"a {kind} name that isn't a URL")
+        return ""
+    url = name.value
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        skipped.append(f"malformed {kind} URL {url[:200]!a}")
+        return ""
+    if parts.scheme.lower() not in ("http", "https"):
+        skipped.append(f"{kind} URL {url[:200]!a}, which is neither http nor https")
+        return ""
+    # RFC 3986 §2: no spaces, no control characters; user names and passwords in a certificate's URL are a trap.
+    printable = url.isascii() and not any(c <= " " or c == "\x7f" for c in url)
+    if not host or not printable or "@" in parts.netloc or len(url) > _MAX_URL:
+        skipped.append(f"malformed {kind} URL {url[:200]!a}")
+        return ""
+    return url
+
+
+def _first(urls: Sequence[str], most: int, kind: str, skipped: list[str]) -> tuple[str, ...]:
+    different = tuple(dict.fromkeys(urls))
+    if len(different) > most:
+        skipped.append(f"{len(different) - most} further {kind} URLs")
+    return different[:most]
