@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from cryptography.hazmat.primitives import hashes
-
 from postseal.core.certs import Certificate
 from postseal.core.names import NameKey
-from postseal.core.profile import Profile, key_kind, profile
-from postseal.core.signature import Algorithm, Scheme, key_fault, verifies
+from postseal.core.profile import Profile, algorithm_fault, key_kind, profile, rsa_fault
+from postseal.core.signature import verifies
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +275,9 @@ def _own_fault(certificate: Certificate, settings: PathSettings, at: datetime) -
 
     if about.broken:
         return fault("path.bad-extension", f"the extensions of {name} can't be read: {about.broken}")
-    code, detail = _algorithm_fault(about, settings.weak_keys)
+    code, detail = algorithm_fault(about, settings.weak_keys)
     if code:
-        return fault(code, f"{name}: {detail}")
+        return fault(f"path.{code}", f"{name}: {detail}")
     # RFC 5280 §6.1.3 (a)(2); CERT-15: a little patience for notBefore, none for notAfter.
     if certificate.not_before > at + settings.skew:
         return fault("path.not-yet-valid", f"{name} is valid from {certificate.not_before:%Y-%m-%dT%H:%M:%SZ}")
@@ -300,30 +298,6 @@ def _size_fault(certificate: Certificate, settings: PathSettings) -> PathFault |
     return PathFault(code, detail, certificate, (certificate,)) if code == "path.weak-key" else None
 
 
-def _algorithm_fault(about: Profile, weak_keys: bool) -> tuple[str, str]:
-    """CERT-14, RFC 8550 §4.3: SHA-256 and better; SHA-1 and SHA-224 only when weak keys are admitted; MD5 never."""
-    algorithm = about.algorithm
-    if algorithm is None:
-        return "path.unsupported-signature", about.algorithm_broken
-    if algorithm.scheme is Scheme.BROKEN:
-        return "path.broken-signature", algorithm.fault(weak_keys)
-    if algorithm.scheme is Scheme.UNKNOWN:
-        return "path.unsupported-signature", _unknown_algorithm(algorithm)
-    if not weak_keys and isinstance(algorithm.hash, (hashes.SHA1, hashes.SHA224)):
-        return "path.weak-signature", f"signed with {algorithm.hash.name.upper().replace('SHA', 'SHA-')}"
-    return "", ""
-
-
-_DSA = ("1.2.840.10040.4.3", *(f"2.16.840.1.101.3.4.3.{n}" for n in (1, 2, 3, 4)))
-
-
-def _unknown_algorithm(algorithm: Algorithm) -> str:
-    # FIPS 186-5 withdrew DSA, and RFC 8551 §2.2 doesn't list it any more.
-    if algorithm.oid in _DSA:
-        return "signed with DSA, which postseal doesn't accept"
-    return algorithm.fault(False)
-
-
 # Keys that may sign certificates: RFC 8550 §4.3 and RFC 8551 §2.2, with P-521.
 _SIGNING_KINDS = frozenset({"RSA", "RSA-PSS", "secp256r1", "secp384r1", "secp521r1", "Ed25519", "Ed448"})
 
@@ -331,12 +305,12 @@ _SIGNING_KINDS = frozenset({"RSA", "RSA-PSS", "secp256r1", "secp384r1", "secp521
 @lru_cache(maxsize=8192)
 def _key_fault(certificate: Certificate, weak_keys: bool) -> tuple[str, str]:
     """Code and words when this key mustn't verify a signature, else two empty strings (CERT-13)."""
-    words = key_fault(certificate.spki, weak_keys)
-    if words.startswith("RSA"):
-        return "path.weak-key", f"{certificate.name} has an {words}"
+    kind, words = rsa_fault(certificate, weak_keys)
+    if kind:
+        return "path.weak-key", f"{certificate.name} has {words}"
     kind = key_kind(certificate)
-    if words or kind not in _SIGNING_KINDS:
-        return "path.unsupported-key", f"{certificate.name} has a key that can't sign here: {kind}"
+    if kind not in _SIGNING_KINDS:
+        return "path.unsupported-key", f"{certificate.name} has a key that can't sign certificates here: {kind}"
     return "", ""
 
 

@@ -7,18 +7,21 @@ from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtensionOID
 
 from postseal.core.certs import Certificate
 from postseal.core.der import BadDer, Cursor
 from postseal.core.names import NameKey, name_key
-from postseal.core.signature import Algorithm, parse_algorithm
+from postseal.core.signature import Algorithm, Scheme, parse_algorithm
 
 ANY_EKU = "2.5.29.37.0"
 EMAIL_PROTECTION = "1.3.6.1.5.5.7.3.4"
 
 _SPECIAL_RSA = {"1.2.840.113549.1.1.10": "RSA-PSS", "1.2.840.113549.1.1.7": "RSA-OAEP"}
+_MIN_RSA, _MIN_WEAK_RSA, _MAX_RSA = 2048, 1024, 8192
+_MAX_EXPONENT = 1 << 64
 _RSA_OR_EC = ("1.2.840.113549.1.1.1", "1.2.840.10045.2.1")
 
 _NAME_CONSTRAINTS = ExtensionOID.NAME_CONSTRAINTS.dotted_string
@@ -114,6 +117,44 @@ def profile(certificate: Certificate) -> Profile:
     )
 
 
+def rsa_fault(certificate: Certificate, weak_keys: bool) -> tuple[str, str]:
+    """CERT-13 for an RSA key: (``weak`` | ``oversized`` | ``absurd``, the words for it), or two empty strings.
+
+    The numbers are read from the bytes, since the library refuses to load the worst of them. Other keys have no fault here.
+    """
+    numbers = _rsa_numbers(certificate.spki)
+    if numbers is None:
+        return "", ""
+    modulus, exponent = numbers
+    bits, least = modulus.bit_length(), _MIN_WEAK_RSA if weak_keys else _MIN_RSA
+    if bits > _MAX_RSA:
+        return "oversized", f"an RSA key of {bits} bits; {_MAX_RSA} are the most that is accepted"
+    # RFC 8551 §6: an exponent without bound is a way to keep the verifier busy; 1 and even ones aren't RSA at all.
+    if exponent < 3 or exponent % 2 == 0 or exponent > _MAX_EXPONENT or modulus % 2 == 0:
+        return "absurd", "an RSA key with an absurd exponent or modulus"
+    if bits < least:
+        return "weak", f"an RSA key of {bits} bits; {least} are the least that is accepted"
+    return "", ""
+
+
+def rsa_modulus(certificate: Certificate) -> int:
+    """The modulus of an RSA key; 1 for any other key."""
+    numbers = _rsa_numbers(certificate.spki)
+    return 1 if numbers is None else numbers[0]
+
+
+def _rsa_numbers(spki: bytes) -> tuple[int, int] | None:
+    """RFC 8017 A.1.1 RSAPublicKey inside RFC 5280 §4.1.2.7: (modulus, exponent), or None when it is another key."""
+    try:
+        body = Cursor(spki).enter()
+        if body.enter().oid() not in ("1.2.840.113549.1.1.1", *_SPECIAL_RSA):
+            return None
+        numbers = Cursor(body.bits()).enter()
+        return numbers.integer(1 << 16), numbers.integer(1 << 16)
+    except BadDer:
+        return None
+
+
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 
 
@@ -182,3 +223,30 @@ def key_kind(certificate: Certificate) -> str:
     if isinstance(key, ec.EllipticCurvePublicKey):
         return key.curve.name
     return type(key).__name__.removesuffix("PublicKey").lstrip("_")
+
+
+def algorithm_fault(about: Profile, weak_keys: bool) -> tuple[str, str]:
+    """CERT-14, RFC 8550 §4.3: SHA-256 and better; SHA-1 and SHA-224 only when weak keys are admitted; MD5 never.
+
+    (``weak-signature`` | ``broken-signature`` | ``unsupported-signature``, the words for it), or two empty strings.
+    """
+    algorithm = about.algorithm
+    if algorithm is None:
+        return "unsupported-signature", about.algorithm_broken
+    if algorithm.scheme is Scheme.BROKEN:
+        return "broken-signature", algorithm.fault(weak_keys)
+    if algorithm.scheme is Scheme.UNKNOWN:
+        return "unsupported-signature", _unknown_algorithm(algorithm)
+    if not weak_keys and isinstance(algorithm.hash, (hashes.SHA1, hashes.SHA224)):
+        return "weak-signature", f"signed with {algorithm.hash.name.upper().replace('SHA', 'SHA-')}"
+    return "", ""
+
+
+_DSA = ("1.2.840.10040.4.3", *(f"2.16.840.1.101.3.4.3.{n}" for n in (1, 2, 3, 4)))
+
+
+def _unknown_algorithm(algorithm: Algorithm) -> str:
+    # FIPS 186-5 withdrew DSA, and RFC 8551 §2.2 doesn't list it any more.
+    if algorithm.oid in _DSA:
+        return "signed with DSA, which postseal doesn't accept"
+    return algorithm.fault(False)
