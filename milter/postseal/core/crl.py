@@ -361,3 +361,14 @@ def signature_valid(crl: Crl, spki: bytes) -> bool:
             _verified.clear()
         _verified[key] = known
     return known
+
+
+def refresh_window(crl: Crl) -> tuple[datetime, datetime] | None:
+    """CACHE-2: when to fetch a newer CRL, between half and four fifths of the time from thisUpdate to nextUpdate.
+
+    None when the CRL doesn't say when the next one comes. The caller picks a random moment in it.
+    """
+    if crl.next_update is None:
+        return None
+    span = crl.next_update - crl.this_update
+    return crl.this_update + span * 0.5, crl.this_update + span * 0.8

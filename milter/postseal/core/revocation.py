@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from postseal.core.certificate_facts import certificate_facts
+from postseal.core.crl import refresh_window as crl_refresh_window
 from postseal.core.crl import signature_valid
 from postseal.core.crl_status import Finding, Target, check_crl
 from postseal.core.distribution import ALL_REASONS, reason_names
@@ -122,11 +123,7 @@ def refresh_window(evidence: CrlEvidence | OcspEvidence) -> tuple[datetime, date
     """
     if isinstance(evidence, OcspEvidence):
         return ocsp_refresh_window(evidence.der)
-    crl = evidence.crl
-    if crl.next_update is None:
-        return None
-    span = crl.next_update - crl.this_update
-    return crl.this_update + span * 0.5, crl.this_update + span * 0.8
+    return crl_refresh_window(evidence.crl)
 
 
 class _Judgement:
