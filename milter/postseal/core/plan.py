@@ -8,11 +8,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from postseal.core.cms.suite import KeyFamily, Suite
+from postseal.core.fitness import key_family
 from postseal.core.reasons import CATALOGUE
 from postseal.core.text import address, escape
 
 if TYPE_CHECKING:
-    from postseal.core.certs import Certificate
     from postseal.core.policy import Cleared
 
 
@@ -106,7 +106,7 @@ def group(decisions: Sequence[Decision]) -> tuple[Delivery, ...]:
         if decision.action is Action.CLEAR:
             clear.append(decision.recipient)
         elif decision.action is Action.SEAL and decision.suite and decision.cleared:
-            families = {_key_family(cleared.certificate) for cleared in decision.cleared}
+            families = {key_family(cleared.certificate) for cleared in decision.cleared}
             family = families.pop()
             if families or family is None:
                 raise ValueError("a recipient's certificates must be of one key family that can be sealed for")
@@ -126,14 +126,6 @@ def group(decisions: Sequence[Decision]) -> tuple[Delivery, ...]:
     if clear:
         copies.append(Delivery(tuple(dict.fromkeys(clear)), None, None))
     return tuple(copies)
-
-
-def _key_family(certificate: Certificate) -> KeyFamily | None:
-    try:
-        from postseal.core.fitness import key_family
-    except ImportError:
-        return KeyFamily.EC if b"\x06\x07*\x86H\xce=\x02\x01" in certificate.der else KeyFamily.RSA
-    return key_family(certificate)
 
 
 @dataclass(frozen=True, slots=True)

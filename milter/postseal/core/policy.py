@@ -11,6 +11,7 @@ from functools import lru_cache
 from postseal.core.address import Mailbox, domain_to_ascii, parse_mailbox
 from postseal.core.assess import Assessed
 from postseal.core.certs import Certificate
+from postseal.core.choice import ranked
 from postseal.core.cms.suite import Suite
 from postseal.core.path import PathFault
 from postseal.core.plan import Action, Decision, Plan, Warn, deferred, group
@@ -226,7 +227,7 @@ def _decide_one(
     if facts.directory_error:
         return Decision(to, Action.DEFER, "sys.directory-unavailable", rule.name, facts.directory_error)
     # Facts §2.3: best first; policy takes the first that the rule accepts.
-    judged = [(a, _judge(a, rule, settings)) for a in _ranked(facts.assessed, facts.mailbox)]
+    judged = [(a, _judge(a, rule, settings)) for a in ranked(facts.assessed, facts.mailbox)]
     for assessed, judgement in judged:
         if isinstance(judgement, _Usable):
             cleared = Cleared(assessed.candidate.certificate, assessed)
@@ -237,14 +238,6 @@ def _decide_one(
         if isinstance(judgement, _Undecided):
             return Decision(to, Action.DEFER, judgement.code, rule.name, judgement.detail, warnings=judgement.warnings)
     return _without_certificate(to, rule, [j for _, j in judged if isinstance(j, _Rejected)])
-
-
-def _ranked(assessed: Sequence[Assessed], mailbox: Mailbox) -> tuple[Assessed, ...]:
-    try:
-        from postseal.core.choice import ranked
-    except ImportError:
-        return tuple(assessed)
-    return ranked(assessed, mailbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +274,7 @@ def _judge(assessed: Assessed, rule: Rule, settings: PolicySettings) -> _Usable 
         raise ValueError(f"{len(assessed.path.certificates)} certificates, but {len(verdicts)} verdicts")
     whose = [label, *(f"CA certificate sha256:{c.fingerprint[:16]}" for c in assessed.path.certificates[1:])]
     for who, verdict in zip(whose, verdicts, strict=True):
-        if verdict.status is Status.REVOKED or verdict.reason == "rev.listed-unsupported":
+        if verdict.forbids:
             return _Rejected(verdict.reason, _revoked_text(who, verdict))
     warnings = tuple(Warn(f.code, f"{label}: {f.detail}") for f in assessed.findings)
     outcome: _Usable | _Undecided = _Usable(warnings)
