@@ -31,7 +31,7 @@ class World:
         self.known: list[Certificate] = []
         self.trust_generation = 0
         self.evidence_generation = 0
-        self.stored: dict[int, tuple[Evidence, ...]] = {}
+        self.stored: dict[str, tuple[Evidence, ...]] = {}
         self.broken_directory = ""
         self.broken_store = ""
         self.reads = 0
@@ -52,7 +52,7 @@ class World:
         self.reads += 1
         if self.broken_store:
             raise Unavailable(self.broken_store)
-        return self.stored.get(question.certificate.serial, ())
+        return self.stored.get(question.certificate.fingerprint, ())
 
     def generation(self) -> int:
         return self.evidence_generation
@@ -67,9 +67,9 @@ class World:
         """New CRLs of both CAs arrive in the store."""
         crl = CrlEvidence(parse_crl(self.sub.crl(revoked, number=number)), URL, NOW)
         for certificate in self.known:
-            self.stored[certificate.serial] = (crl,)
+            self.stored[certificate.fingerprint] = (crl,)
         root_crl = CrlEvidence(parse_crl(self.root.crl(number=number)), ROOT_URL, NOW)
-        self.stored[self.sub.certificate.serial] = (root_crl,)
+        self.stored[self.sub.certificate.fingerprint] = (root_crl,)
         self.evidence_generation += 1
 
     def assessor(self) -> Assessor:

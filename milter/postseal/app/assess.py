@@ -137,8 +137,8 @@ class Assessor:
                 missing.append(question)
                 # What is being fetched may arrive at any moment, also by another process.
                 until = min(until, at + _REUSE_WHILE_FETCHING)
-            if verdict.next_update is not None and verdict.next_update > at:
-                until = min(until, verdict.next_update)
+            if verdict.usable_until is not None:
+                until = min(until, max(verdict.usable_until, at + _REUSE_WHILE_FETCHING))
             verdicts.append(verdict)
         return Assessed(candidate, path, tuple(verdicts), findings), missing, until
 

@@ -1,0 +1,28 @@
+"""The part of the object graph that judges recipients; the milter and ``postseal check`` share it."""
+
+from __future__ import annotations
+
+from postseal.app.assess import Assessor
+from postseal.config import Config
+from postseal.sources.clock import SystemClock
+from postseal.sources.directory import Directories
+from postseal.sources.directory.folder import FolderDirectory
+from postseal.sources.directory.store import CertificateStore
+from postseal.sources.evidence import EvidenceStore
+from postseal.sources.lookup_client import LookupClient
+from postseal.sources.trust import FolderTrust
+
+
+def build_assessor(config: Config, clock: SystemClock) -> Assessor:
+    """An assessor on the configured folders and stores. Opens databases: call it after a fork, not before."""
+    directories = Directories(
+        (FolderDirectory(config.certificates.directory, clock), CertificateStore(config.certificate_store))
+    )
+    return Assessor(
+        directory=directories,
+        trust=FolderTrust(config.certificates.anchors, config.certificates.intermediates, clock),
+        evidence=EvidenceStore(config.evidence_directory, readonly=True),
+        lookup=LookupClient(config.lookup_socket),
+        path_settings=config.path_settings,
+        revocation_settings=config.revocation_settings,
+    )
