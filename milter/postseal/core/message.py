@@ -78,7 +78,9 @@ def parse_header(header: bytes) -> tuple[Field, ...] | HeaderFault:
     lines = header.split(b"\r\n")[:-1]
     if lines and not lines[-1]:
         lines.pop()
-    if lines and lines[0][:1] in (b" ", b"\t"):
+    if not lines:
+        return ()
+    if lines[0][:1] in (b" ", b"\t"):
         return HeaderFault("mail.bad-header", "the first line is a continuation line")
     starts = [i for i, line in enumerate(lines) if line[:1] not in (b" ", b"\t")]
     fields: list[Field] = []
