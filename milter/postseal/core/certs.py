@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
 
-import pybase64
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from postseal.core.der import BIT_STRING, INTEGER, SEQUENCE, BadDer, Cursor, context
 from postseal.core.errors import BadData
+from postseal.core.pem import pem_blocks
 
 # A serial number of zero or below is the CA's fault and harmless here; strangers must not fill our log with it.
 warnings.filterwarnings("ignore", message="Parsed a serial number which wasn't positive")
@@ -146,9 +144,9 @@ def load_certificates(blob: bytes, *, limit: int = 10_000) -> tuple[Certificate,
         found = _from_der(blob)
     else:
         found = []
-        for number, (label, der) in enumerate(_pem_blocks(blob), 1):
+        for number, (label, der) in enumerate(pem_blocks(blob, _CERTIFICATE_LABELS + _PKCS7_LABELS), 1):
             try:
-                found += _from_pkcs7(der) if label in _PKCS7_LABELS else [load_certificate(der)]
+                found += _from_pem(label, der)
             except BadData as exc:
                 raise BadData(f"PEM block {number}: {exc}") from exc
             if len(found) > limit:
@@ -161,31 +159,15 @@ def load_certificates(blob: bytes, *, limit: int = 10_000) -> tuple[Certificate,
 
 
 # RFC 7468 §5 and §8, with the older names that its §5.3 and §8.3 mention.
-_CERTIFICATE_LABELS = (b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE")
-_PKCS7_LABELS = (b"PKCS7", b"CMS", b"PKCS #7 SIGNED DATA")
-_BEGIN = re.compile(rb"^[ \t]*-----BEGIN ([A-Z0-9 #]{1,40})-----[ \t]*\r?$", re.MULTILINE)
+_CERTIFICATE_LABELS = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
+_PKCS7_LABELS = ("PKCS7", "CMS", "PKCS #7 SIGNED DATA")
 
 
-def _pem_blocks(blob: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(label, DER) of each PEM block that holds certificates. Raises BadData for one that is cut short or not base64."""
-    number = 0
-    for begin in _BEGIN.finditer(blob):
-        label = begin.group(1)
-        if label not in _CERTIFICATE_LABELS + _PKCS7_LABELS:
-            continue
-        number += 1
-        end = blob.find(b"-----END " + label + b"-----", begin.end())
-        following = blob.find(b"-----BEGIN ", begin.end())
-        if end < 0 or 0 <= following < end:
-            raise BadData(f"PEM block {number}: it has no END line")
-        try:
-            der = pybase64.b64decode(b"".join(blob[begin.end() : end].split()), validate=True)
-        except ValueError as exc:
-            raise BadData(f"PEM block {number}: not base64: {exc}") from exc
-        if label == b"TRUSTED CERTIFICATE":
-            # OpenSSL's own form: a certificate with trust settings behind it, which mean nothing here.
-            der = _first_element(der)
-        yield label, der
+def _from_pem(label: str, der: bytes) -> list[Certificate]:
+    if label in _PKCS7_LABELS:
+        return _from_pkcs7(der)
+    # OpenSSL's own form: a certificate with trust settings behind it, which mean nothing here.
+    return [load_certificate(_first_element(der) if label == "TRUSTED CERTIFICATE" else der)]
 
 
 def _from_der(blob: bytes) -> list[Certificate]:

@@ -26,7 +26,7 @@ def is_usable(assessed: Assessed) -> bool:
 
 
 def _usability(assessed: Assessed) -> int:
-    if any(verdict.status is Status.REVOKED for verdict in assessed.verdicts):
+    if any(verdict.forbids for verdict in assessed.verdicts):
         return 3
     if isinstance(assessed.path, PathFault):
         return 2
@@ -108,7 +108,7 @@ def losers(order: Sequence[Assessed], mailbox: Mailbox) -> tuple[tuple[Assessed,
 def _unusable(assessed: Assessed) -> str:
     """Why a certificate can't be used, in the words of the part that found out; empty for a usable one."""
     for verdict in assessed.verdicts:
-        if verdict.status is Status.REVOKED:
+        if verdict.forbids:
             return f"revoked: {verdict.detail or verdict.reason}"
     if isinstance(assessed.path, PathFault):
         return f"{assessed.path.code}: {assessed.path.detail}"

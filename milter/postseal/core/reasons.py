@@ -48,6 +48,7 @@ _OUTCOMES = (
 
 # core.path: why a certificate has no valid path. One code per failed check, most useful one reported.
 _PATH: tuple[Reason, ...] = (
+    Reason("path.valid", "the path to a trust anchor is valid", "RFC 5280 §6.1"),
     Reason("path.no-issuer", "the certificate of an issuer isn't known, so no trust anchor is reached", "RFC 5280 §6.1"),
     Reason("path.untrusted-root", "the path ends in a self-issued certificate that isn't trusted", "RFC 5280 §6.1.1 (d)"),
     Reason("path.bad-signature", "the signature of a certificate is wrong", "RFC 5280 §6.1.3 (a)(1)"),

@@ -1,0 +1,216 @@
+"""``postseal verify``: path, fitness and revocation of one certificate, from what the caller has at hand.
+
+No effects: what is fetched for ``--online`` is fetched by ``Request.find``, which the caller hands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeVar
+
+from postseal.core.address import Mailbox
+from postseal.core.assess import Finding
+from postseal.core.certs import Certificate, load_certificates
+from postseal.core.crl import parse_crl
+from postseal.core.errors import BadData
+from postseal.core.evidence import CrlEvidence, Evidence, OcspEvidence, Question, question_for
+from postseal.core.fitness import fitness
+from postseal.core.names import same_name
+from postseal.core.path import Anchor, Path, PathFault, PathSettings, build_path
+from postseal.core.pem import pem_blocks
+from postseal.core.reasons import CATALOGUE
+from postseal.core.revocation import RevocationSettings, Status, Verdict, judge
+
+
+class Outcome(StrEnum):
+    """The answer in one word; only GOOD is a yes."""
+
+    GOOD = "good"
+    REVOKED = "revoked"
+    UNKNOWN = "unknown"
+    UNTRUSTED = "untrusted"
+    UNFIT = "unfit"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is verified against what. ``find`` gives further evidence for a question; it may go to the network.
+
+    ``email`` asks whether mail can be encrypted with it (purposes, key usage, key); otherwise only the address counts, if
+    one is given. ``revocation`` False leaves revocation out.
+    """
+
+    anchors: tuple[Anchor, ...]
+    intermediates: tuple[Certificate, ...] = ()
+    crls: tuple[CrlEvidence, ...] = ()
+    ocsp: tuple[OcspEvidence, ...] = ()
+    mailbox: Mailbox | None = None
+    email: bool = True
+    weak_keys: bool = False
+    revocation: bool = True
+    find: Callable[[Question], Sequence[Evidence]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer and all that led to it. ``verdicts`` belong to the first certificates of the path, leaf first."""
+
+    certificate: Certificate
+    outcome: Outcome
+    reason: str
+    detail: str
+    path: Path | PathFault
+    findings: tuple[Finding, ...]
+    verdicts: tuple[Verdict, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of ``--explain``: what was checked, by which clause, and whether it held (None: a remark)."""
+
+    passed: bool | None
+    text: str
+    clause: str
+
+
+def verify(certificate: Certificate, request: Request, at: datetime) -> Report:
+    """The report on one certificate at one moment. Total, as the parts that it calls are."""
+    settings = PathSettings(email_protection=request.email, weak_keys=request.weak_keys)
+    path = build_path(certificate, request.anchors, request.intermediates, settings, at)
+    findings = _findings(certificate, request, at)
+    verdicts = _verdicts(path, request, at) if isinstance(path, Path) and request.revocation else ()
+    outcome, reason, detail = _conclude(path, findings, verdicts)
+    return Report(certificate, outcome, reason, detail, path, findings, verdicts, at)
+
+
+# With --purpose any only these matter, and only when an address is asked for.
+_ADDRESS_CODES = ("cert.no-address", "cert.wrong-address", "cert.odd-address", "cert.address-in-subject")
+
+
+def _findings(certificate: Certificate, request: Request, at: datetime) -> tuple[Finding, ...]:
+    found = fitness(certificate, request.mailbox, at, weak_keys=request.weak_keys)
+    return found if request.email else tuple(f for f in found if f.code in _ADDRESS_CODES)
+
+
+def _verdicts(path: Path, request: Request, at: datetime) -> tuple[Verdict, ...]:
+    settings = RevocationSettings(weak_keys=request.weak_keys)
+    verdicts = []
+    for index, certificate in enumerate(path.certificates):
+        # PRE-4: the anchor isn't asked about, also when it stands in the path itself; it is revoked by taking it away.
+        if certificate == path.anchor.certificate:
+            break
+        issuer = path.issuer_of(index)
+        question = question_for(certificate, issuer, path.certificates[index + 1 :])
+        evidence: list[Evidence] = [e for e in request.crls if same_name(e.crl.issuer, certificate.issuer)]
+        evidence += request.ocsp
+        if request.find is not None:
+            evidence += request.find(question)
+        verdicts.append(judge(question, evidence, settings, at))
+    return tuple(verdicts)
+
+
+def _conclude(
+    path: Path | PathFault, findings: Sequence[Finding], verdicts: Sequence[Verdict]
+) -> tuple[Outcome, str, str]:
+    """The worst thing first: no path, revoked, unfit, unknown."""
+    if isinstance(path, PathFault):
+        return Outcome.UNTRUSTED, path.code, path.detail
+    for verdict in verdicts:
+        if verdict.status is Status.REVOKED:
+            return Outcome.REVOKED, verdict.reason, verdict.detail
+    for finding in findings:
+        if finding.fatal:
+            return Outcome.UNFIT, finding.code, finding.detail
+    for verdict in verdicts:
+        if verdict.status is not Status.GOOD:
+            return Outcome.UNKNOWN, verdict.reason, verdict.detail
+    if verdicts:
+        return Outcome.GOOD, verdicts[0].reason, verdicts[0].detail
+    return Outcome.GOOD, "path.valid", ""
+
+
+def explain(report: Report) -> Iterator[Check]:
+    """Each check with the clause behind it, in the order in which they were made."""
+    if isinstance(report.path, PathFault):
+        for certificate in report.path.tried:
+            yield Check(None, f"tried {certificate.name}", "")
+        yield Check(False, f"{report.path.code}: {report.path.detail}", _clause(report.path.code))
+    else:
+        yield from _explain_path(report.path, report.at)
+    for finding in report.findings:
+        yield Check(False if finding.fatal else None, f"{finding.code}: {finding.detail}", _clause(finding.code))
+    if not any(f.fatal for f in report.findings):
+        yield Check(True, "the certificate is fit for the purpose", "RFC 8550 §4.4")
+    if isinstance(report.path, Path):
+        for certificate, verdict in zip(report.path.certificates, report.verdicts, strict=False):
+            yield Check(
+                verdict.status is Status.GOOD,
+                f"revocation of {certificate.name}: {verdict.status} ({verdict.reason})"
+                + (f", {verdict.detail}" if verdict.detail else "")
+                + (f", from {verdict.source}" if verdict.source else ""),
+                _clause(verdict.reason),
+            )
+
+
+def _explain_path(path: Path, at: datetime) -> Iterator[Check]:
+    root = path.anchor.certificate
+    yield Check(True, f"{root.name} is a trust anchor", "RFC 5280 §6.1.1 (d)")
+    if not root.not_before <= at <= root.not_after:
+        yield Check(
+            None, f"{root.name} is outside of its validity, which doesn't count for an anchor", "RFC 5280 §6.1.1"
+        )
+    for index in reversed(range(len(path.certificates))):
+        certificate = path.certificates[index]
+        yield Check(True, f"{certificate.name}: signature by {path.issuer_of(index).name}", "RFC 5280 §6.1.3 (a)(1)")
+        period = f"{certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d}"
+        yield Check(True, f"{certificate.name}: valid from {period}", "RFC 5280 §6.1.3 (a)(2)")
+        yield Check(True, f"{certificate.name}: its issuer is the subject above it", "RFC 5280 §6.1.3 (a)(4)")
+        if index:
+            yield Check(True, f"{certificate.name}: is a CA", "RFC 5280 §6.1.4 (k)")
+            yield Check(True, f"{certificate.name}: may sign certificates", "RFC 5280 §6.1.4 (n)")
+            yield Check(True, f"{certificate.name}: no more CAs below it than it allows", "RFC 5280 §6.1.4 (l), (m)")
+        clause = "RFC 5280 §6.1.4 (o)" if index else "RFC 5280 §6.1.5 (f)"
+        yield Check(True, f"{certificate.name}: no critical extension left unprocessed", clause)
+
+
+def _clause(code: str) -> str:
+    entry = CATALOGUE.get(code)
+    return entry.clause if entry else ""
+
+
+def read_certificates(blob: bytes, name: str) -> tuple[Certificate, ...]:
+    """All certificates of a file. Raises BadData that names the file."""
+    return _named(name, lambda: load_certificates(blob))
+
+
+def read_crls(blob: bytes, name: str, at: datetime) -> tuple[CrlEvidence, ...]:
+    """All CRLs of a file, DER or PEM with several blocks. Raises BadData that names the file."""
+    parsed = _named(name, lambda: tuple(parse_crl(der) for der in _objects(blob, ("X509 CRL",), "CRL")))
+    return tuple(CrlEvidence(crl, f"file:{name}", at) for crl in parsed)
+
+
+def read_ocsp(blob: bytes, name: str, at: datetime) -> tuple[OcspEvidence, ...]:
+    """All OCSP responses of a file, DER or PEM with several blocks. Raises BadData that names the file."""
+    found = _named(name, lambda: tuple(_objects(blob, ("OCSP RESPONSE",), "OCSP response")))
+    return tuple(OcspEvidence(der, f"file:{name}", at) for der in found)
+
+
+def _objects(blob: bytes, labels: tuple[str, ...], kind: str) -> list[bytes]:
+    found = [blob] if blob[:1] == b"\x30" else [der for _, der in pem_blocks(blob, labels)]
+    if not found:
+        raise BadData(f"no {kind} found (expected DER, or PEM with {labels[0]})")
+    return found
+
+
+_T = TypeVar("_T")
+
+
+def _named(name: str, read: Callable[[], _T]) -> _T:
+    try:
+        return read()
+    except BadData as exc:
+        raise BadData(f"{name}: {exc}") from exc

@@ -1,0 +1,192 @@
+"""``postseal verify``: path, fitness and revocation of certificates, from files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from postseal.app.verify import Outcome, Report, Request, explain, read_certificates, read_crls, read_ocsp, verify
+from postseal.core.address import parse_mailbox
+from postseal.core.certs import Certificate
+from postseal.core.errors import BadData, NotPermitted, Usage
+from postseal.core.evidence import CrlEvidence, OcspEvidence
+from postseal.core.path import Anchor, Path
+from postseal.core.reasons import CATALOGUE
+from postseal.core.text import escape
+from postseal.core.verdict import Verdict
+from postseal.shell.cli.main import add_command
+from postseal.sources.clock import SystemClock
+
+_MAX_FILE = 512 * 1024 * 1024
+_T = TypeVar("_T")
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands, "verify", run, "Is a certificate trusted, not revoked, and fit to encrypt mail?",
+        epilog="Each CERT is verified for itself: the first certificate of the file, with the others in the file as "
+        "intermediates. Exit status 0 when all are good, 1 otherwise. With --json one line for each CERT.",
+    )  # fmt: skip
+    parser.add_argument("certificates", metavar="CERT", nargs="+", help="file with the certificate (DER, PEM, PKCS#7)")
+    for option, text in (
+        ("anchor", "file with trusted CA certificates; without any nothing is trusted"),
+        ("intermediate", "file with CA certificates that may be between"),
+        ("crl", "file with CRLs (DER or PEM)"),
+        ("ocsp", "file with OCSP responses (DER or PEM)"),
+    ):
+        parser.add_argument(f"--{option}", metavar="F", action="append", default=[], help=f"{text}; may be repeated")
+    parser.add_argument("--at", metavar="TIME", default="", help="verify for this time (RFC 3339 or Unix seconds)")
+    parser.add_argument("--address", metavar="A", default="", help="mail address that the certificate must be for")
+    parser.add_argument("--offline", action="store_true", help="only what is in the files (the default)")
+    parser.add_argument(
+        "--purpose", choices=("email", "any"), default="email",
+        help="email: mail can be encrypted with it (default); any: only path, revocation and --address count",
+    )  # fmt: skip
+    parser.add_argument("--allow-weak-keys", action="store_true", help="admit RSA from 1024 bits and SHA-1")
+    parser.add_argument("--no-revocation", action="store_true", help="don't ask whether anything is revoked")
+    parser.add_argument("--explain", action="store_true", help="list each check with its clause")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when every CERT is good, 1 otherwise. Raises Usage or BadData for what can't be read."""
+    at = parse_time(args.at) if args.at else SystemClock().now()
+    request, files = _request(args, at)
+    reports = []
+    for name, (leaf, *others) in files:
+        single = replace(request, intermediates=(*others, *request.intermediates))
+        reports.append((name, verify(leaf, single, at)))
+    for name, report in reports:
+        if args.json:
+            print(json.dumps(as_json(name, report, with_checks=args.explain)))
+        else:
+            print("\n".join(as_text(name, report, with_checks=args.explain)))
+    return 0 if all(report.outcome is Outcome.GOOD for _, report in reports) else 1
+
+
+def _request(args: argparse.Namespace, at: datetime) -> tuple[Request, list[tuple[str, tuple[Certificate, ...]]]]:
+    files = [(name, read_certificates(_read(name), name)) for name in args.certificates]
+    anchors = _each(args.anchor, lambda blob, name: tuple(Anchor(c, name) for c in read_certificates(blob, name)))
+    intermediates = _each(args.intermediate, read_certificates)
+    crls: tuple[CrlEvidence, ...] = _each(args.crl, lambda blob, name: read_crls(blob, name, at))
+    answers: tuple[OcspEvidence, ...] = _each(args.ocsp, lambda blob, name: read_ocsp(blob, name, at))
+    try:
+        mailbox = parse_mailbox(args.address) if args.address else None
+    except BadData as exc:
+        raise Usage(f"--address: {exc}") from exc
+    request = Request(
+        anchors=anchors,
+        intermediates=intermediates,
+        crls=crls,
+        ocsp=answers,
+        mailbox=mailbox,
+        email=args.purpose == "email",
+        weak_keys=args.allow_weak_keys,
+        revocation=not args.no_revocation,
+    )
+    return request, files
+
+
+def _each(names: Sequence[str], read: Callable[[bytes, str], tuple[_T, ...]]) -> tuple[_T, ...]:
+    return tuple(item for name in names for item in read(_read(name), name))
+
+
+def _read(name: str) -> bytes:
+    try:
+        with open(name, "rb") as file:
+            blob = file.read(_MAX_FILE + 1)
+    except PermissionError as exc:
+        raise NotPermitted(f"{name}: {exc.strerror}") from exc
+    except (OSError, ValueError) as exc:
+        raise BadData(f"{name}: {getattr(exc, 'strerror', None) or exc}") from exc
+    if len(blob) > _MAX_FILE:
+        raise BadData(f"{name}: larger than {_MAX_FILE} octets")
+    return blob
+
+
+def parse_time(text: str) -> datetime:
+    """RFC 3339 (with a zone) or Unix seconds -> aware UTC. Raises Usage."""
+    try:
+        if text.lstrip("-").replace(".", "", 1).isdigit():
+            return datetime.fromtimestamp(float(text), UTC)
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError, OSError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Usage(f"--at {text!a}: expected a time like 2026-06-01T12:00:00Z, or Unix seconds")
+    return moment.astimezone(UTC)
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def as_json(name: str, report: Report, *, with_checks: bool) -> dict[str, Any]:
+    """The public JSON of ``postseal verify``; keys are stable."""
+    good_path = report.path if isinstance(report.path, Path) else None
+    chain = good_path.certificates if good_path else getattr(report.path, "tried", ()) or (report.certificate,)
+    found: dict[str, Any] = {
+        "file": name,
+        "status": str(report.outcome),
+        "reason": report.reason,
+        "detail": report.detail,
+        "at": _time(report.at),
+        "path": [_certificate(c) for c in chain],
+        "anchor": _certificate(good_path.anchor.certificate) if good_path else None,
+        "findings": [{"code": f.code, "detail": f.detail, "fatal": f.fatal} for f in report.findings],
+        "revocation": [_verdict(c, v) for c, v in zip(chain, report.verdicts, strict=False)],
+    }
+    if with_checks:
+        found["checks"] = [{"passed": c.passed, "text": c.text, "clause": c.clause} for c in explain(report)]
+    return found
+
+
+def _certificate(certificate: Certificate) -> dict[str, str | None]:
+    return {
+        "subject": certificate.name,
+        "issuer": certificate.x509.issuer.rfc4514_string(),
+        "serial": f"{certificate.serial:x}",
+        "sha256": certificate.fingerprint,
+        "not_before": _time(certificate.not_before),
+        "not_after": _time(certificate.not_after),
+    }
+
+
+def _verdict(certificate: Certificate, verdict: Verdict) -> dict[str, str | None]:
+    return {
+        "certificate": certificate.fingerprint,
+        "verdict": str(verdict.status),
+        "reason": verdict.reason,
+        "detail": verdict.detail,
+        "source": verdict.source,
+        "this_update": _time(verdict.this_update),
+        "next_update": _time(verdict.next_update),
+        "revoked_at": _time(verdict.revoked_at),
+        "revocation_reason": verdict.revocation_reason,
+    }
+
+
+def as_text(name: str, report: Report, *, with_checks: bool) -> list[str]:
+    """A short tree, anchor last. Everything from the certificate is escaped."""
+    sentence = CATALOGUE[report.reason].sentence if report.reason in CATALOGUE else ""
+    lines = [f"{escape(name)}: {report.outcome}: {sentence} ({report.reason})"]
+    if report.detail:
+        lines.append(f"  {escape(report.detail)}")
+    if isinstance(report.path, Path):
+        for depth, certificate in enumerate(report.path.certificates):
+            status = f": {report.verdicts[depth].status}" if depth < len(report.verdicts) else ""
+            lines.append(f"  {'  ' * depth}{escape(certificate.name)}{status}")
+        depth = len(report.path.certificates)
+        lines.append(f"  {'  ' * depth}{escape(report.path.anchor.certificate.name)} (trust anchor)")
+    lines += [f"  {'error' if f.fatal else 'note'}: {escape(f.detail)} ({f.code})" for f in report.findings]
+    if with_checks:
+        marks = {True: "ok", False: "FAILED", None: "note"}
+        for check in explain(report):
+            lines.append(
+                f"  [{marks[check.passed]}] {escape(check.text)}" + (f" [{check.clause}]" if check.clause else "")
+            )
+    return lines
