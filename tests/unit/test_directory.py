@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.asn1 import encode_der
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs7 import serialize_certificates
 from cryptography.x509.oid import ObjectIdentifier
@@ -21,11 +20,10 @@ from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.assess import Candidate, Origin
 from postseal.core.errors import BadData, Unavailable
 from postseal.sources.directory import Directories
-from postseal.sources.directory.addresses import addresses
 from postseal.sources.directory.folder import FolderDirectory
 from postseal.sources.directory.store import CertificateStore
 from postseal.sources.trust import FolderTrust
-from support.pki import NOW, Authority, Leaf, authority, name
+from support.pki import NOW, Authority, Leaf, authority
 
 ALICE = parse_mailbox("alice@example.test")
 UTF8_MAILBOX = ObjectIdentifier("1.3.6.1.5.5.7.8.9")
@@ -65,49 +63,6 @@ def alice(ca: Authority) -> Leaf:
 
 def fingerprints(found: tuple[Candidate, ...]) -> list[str]:
     return [c.certificate.fingerprint for c in found]
-
-
-class TestAddresses:
-    """Under which addresses a certificate is filed."""
-
-    def test_all_san_mailboxes_count_and_the_dn_does_not_beside_them(self, ca: Authority) -> None:
-        names = x509.SubjectAlternativeName([x509.RFC822Name("a@one.test"), x509.RFC822Name("b@two.test")])
-        leaf = ca.issue(None, extra=[(names, False)])
-        assert [str(m) for m in addresses(leaf.certificate)] == ["a@one.test", "b@two.test"]
-
-    def test_the_dn_counts_only_without_a_san_address(self, ca: Authority) -> None:
-        """CERT-1: emailAddress in the subject is the legacy place."""
-        subject = name("Old", email="old@example.test")
-        only_dn = _with_subject(ca, subject, None)
-        both = _with_subject(ca, subject, x509.SubjectAlternativeName([x509.RFC822Name("new@example.test")]))
-        host = _with_subject(ca, subject, x509.SubjectAlternativeName([x509.DNSName("host.test")]))
-        assert [str(m) for m in addresses(only_dn.certificate)] == ["old@example.test"]
-        assert [str(m) for m in addresses(both.certificate)] == ["new@example.test"]
-        assert [str(m) for m in addresses(host.certificate)] == ["old@example.test"]
-
-    def test_an_internationalised_mailbox_counts(self, ca: Authority) -> None:
-        """CERT-5, RFC 9598: otherName SmtpUTF8Mailbox."""
-        other = x509.OtherName(UTF8_MAILBOX, encode_der("jürgen@xn--bcher-kva.test"))
-        leaf = ca.issue(None, extra=[(x509.SubjectAlternativeName([other]), False)])
-        assert [str(m) for m in addresses(leaf.certificate)] == ["jürgen@xn--bcher-kva.test"]
-
-    @pytest.mark.parametrize(
-        "text", [" a@b.test", "a@b.test ", "a@b.test\0", "<a@b.test>", "a@b.test,c@d.test", "*@b.test ", "b.test"]
-    )
-    def test_names_that_are_no_plain_addresses_are_ignored(self, ca: Authority, text: str) -> None:
-        """CERT-3: white space, NUL, brackets and lists never make an address."""
-        as_it_is = x509.RFC822Name._init_without_validation(text)
-        leaf = ca.issue(None, extra=[(x509.SubjectAlternativeName([as_it_is]), False)])
-        assert addresses(leaf.certificate) == ()
-
-
-def _with_subject(ca: Authority, subject: x509.Name, names: x509.SubjectAlternativeName | None) -> Leaf:
-    leaf = ca.issue("x@example.test")
-    extensions = [(names, False)] if names else []
-    certificate = ca._sign(
-        subject, leaf.key.public_key(), extensions, not_before=NOW, not_after=NOW + timedelta(days=9)
-    )
-    return Leaf(certificate, leaf.key)
 
 
 class TestFolder:

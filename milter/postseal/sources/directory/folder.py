@@ -9,7 +9,8 @@ from threading import Lock
 from postseal.core.address import Mailbox
 from postseal.core.assess import Candidate, Origin
 from postseal.core.certs import Certificate
-from postseal.sources.directory.addresses import addresses, is_ca
+from postseal.core.fitness import addresses
+from postseal.core.profile import profile
 from postseal.sources.folder import Clock, Problem, WatchedFolder, silent
 
 _MAX_EXTRA = 16
@@ -52,10 +53,10 @@ class FolderDirectory:
     def _build(self) -> dict[str, tuple[Candidate, ...]]:
         index: dict[str, dict[str, Candidate]] = defaultdict(dict)
         for name, certificates in self._folder.certificates().items():
-            extra = tuple(c for c in certificates if is_ca(c))[:_MAX_EXTRA]
+            extra = tuple(c for c in certificates if profile(c).ca)[:_MAX_EXTRA]
             useful = False
             for certificate in certificates:
-                if is_ca(certificate):
+                if profile(certificate).ca:
                     continue
                 for address in self._addresses(certificate):
                     candidate = Candidate(certificate, Origin.FOLDER, str(self._folder.path / name), extra)
@@ -70,4 +71,4 @@ class FolderDirectory:
 
     @staticmethod
     def _addresses(certificate: Certificate) -> set[str]:
-        return {mailbox.folded for mailbox in addresses(certificate)}
+        return {mailbox.folded for mailbox in addresses(certificate).mailboxes}

@@ -38,8 +38,8 @@ from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.assess import Candidate, Origin
 from postseal.core.certs import Certificate, load_certificate
 from postseal.core.errors import BadData
+from postseal.core.fitness import addresses
 from postseal.sources.clock import SystemClock
-from postseal.sources.directory.addresses import addresses
 from postseal.sources.folder import Clock
 from postseal.sources.store import create_directory, open_engine, plain_errors
 
@@ -160,7 +160,7 @@ class CertificateStore:
         new: list[Certificate] = []
         with plain_errors(self._path, _WHAT), self._write() as connection:
             for certificate, source in certificates:
-                names = sorted({mailbox.folded for mailbox in addresses(certificate)})
+                names = sorted({mailbox.folded for mailbox in addresses(certificate).mailboxes})
                 if not names:
                     raise BadData(f"certificate {certificate.fingerprint[:16]} has no mail address")
                 if connection.scalar(_known(certificate.fingerprint)):
