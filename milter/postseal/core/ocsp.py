@@ -150,6 +150,8 @@ class ResponderError(BadDer):
 @lru_cache(maxsize=2048)
 def parse_response(der: bytes) -> Response:
     """A successful OCSPResponse. Raises ResponderError for another status, BadDer for what isn't one."""
+    if der.lstrip()[:1] == b"<":
+        raise BadDer("an HTML or XML page")
     outer = Cursor(der)
     body = outer.enter()
     outer.finish()

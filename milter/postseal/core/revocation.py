@@ -221,17 +221,17 @@ class _Judgement:
         """The GOOD verdict that the order of sources allows (RPL-1)."""
         order = self.settings.order
         crl, ocsp = self._good_by_crl(), self._good_by_ocsp()
-        if order is Order.CRL_ONLY:
+        if order == Order.CRL_ONLY:
             return crl
-        if order is Order.OCSP_ONLY:
+        if order == Order.OCSP_ONLY:
             return ocsp
-        if order is Order.BOTH:
+        if order == Order.BOTH:
             if not self._kind_exists(self.ocsps, self.question.ocsp_urls):
                 return crl
             if not self._kind_exists(self.crls, self.question.crl_urls):
                 return ocsp
             return _sooner(crl, ocsp) if crl and ocsp else None
-        return (ocsp or crl) if order is Order.OCSP_FIRST else (crl or ocsp)
+        return (ocsp or crl) if order == Order.OCSP_FIRST else (crl or ocsp)
 
     @staticmethod
     def _kind_exists(findings: Sequence[Finding], urls: Sequence[str]) -> bool:
@@ -263,9 +263,9 @@ class _Judgement:
         """The UNKNOWN findings of the sources that the order asks for."""
         order = self.settings.order
         wanted: list[Finding] = []
-        if order is not Order.OCSP_ONLY:
+        if order != Order.OCSP_ONLY:
             wanted += self.crls
-        if order is not Order.CRL_ONLY:
+        if order != Order.CRL_ONLY:
             wanted += self.ocsps
         urls = _urls(self.question, order)
         wanted += [f for f in self.absent if f.verdict.source in urls or f.verdict.source not in self._all_urls()]
@@ -319,12 +319,12 @@ def _is_hold(verdict: Verdict) -> bool:
 
 
 def _urls(question: Question, order: Order) -> tuple[str, ...]:
-    if order is Order.CRL_ONLY:
+    if order == Order.CRL_ONLY:
         return question.crl_urls
-    if order is Order.OCSP_ONLY:
+    if order == Order.OCSP_ONLY:
         return question.ocsp_urls
     first, second = question.crl_urls, question.ocsp_urls
-    return second + first if order is Order.OCSP_FIRST else first + second
+    return second + first if order == Order.OCSP_FIRST else first + second
 
 
 def _in_back_off(item: Evidence, at: datetime) -> bool:
