@@ -84,35 +84,39 @@ def _make_pki(here: Site, closed_port: int) -> None:
     valid = {"not_before": now - 30 * DAY, "not_after": now + 365 * DAY}
     web = here.web
     root = authority("Demo Root CA", not_before=now - 400 * DAY, not_after=now + 3000 * DAY)
-    ca = root.sub(
-        "Demo Issuing CA", crl_urls=[web.url("/root.crl")], not_before=now - 300 * DAY, not_after=now + 2000 * DAY
-    )
     stranger = authority("Stranger CA", not_before=now - 400 * DAY, not_after=now + 3000 * DAY)
+    dates = {"not_before": now - 300 * DAY, "not_after": now + 2000 * DAY}
     crl, responder, dead = [web.url("/issuing.crl")], [web.url("/ocsp")], f"http://127.0.0.1:{closed_port}"
-    both: dict[str, Any] = {"crl_urls": crl, "ocsp_urls": responder, **valid}
-    unreachable: dict[str, Any] = {"crl_urls": [f"{dead}/issuing.crl"], "ocsp_urls": [f"{dead}/ocsp"], **valid}
+    # A CRL speaks for all certificates of its issuer, so each kind of trouble has an issuing CA of its own.
+    ca, ocsp_ca, dead_ca = (
+        root.sub(f"Demo {what} CA", crl_urls=[web.url("/root.crl")], **dates) for what in ("Issuing", "OCSP", "Dead")
+    )
+    both: dict[str, Any] = {"crl_urls": crl, "ocsp_urls": [web.url("/issuing-ocsp")], **valid}
+    unreachable: dict[str, Any] = {"crl_urls": [f"{dead}/dead.crl"], "ocsp_urls": [f"{dead}/ocsp"], **valid}
 
     good = ca.issue("rsa@partner.test", slot="rsa", **both)
     curve = ca.issue("ec@partner.test", kind="p256", slot="ec", **both)
     by_crl = ca.issue("revoked@partner.test", slot="crl", crl_urls=crl, **valid)
-    by_ocsp = ca.issue("revoked-ocsp@partner.test", slot="ocsp", ocsp_urls=responder, **valid)
-    soft = ca.issue("unreachable@partner.test", slot="soft", **unreachable)
-    strict = ca.issue("unreachable@strict.test", slot="strict", **unreachable)
+    by_ocsp = ocsp_ca.issue("revoked-ocsp@partner.test", slot="ocsp", ocsp_urls=responder, **valid)
+    soft = dead_ca.issue("unreachable@partner.test", slot="soft", **unreachable)
+    strict = dead_ca.issue("unreachable@strict.test", slot="strict", **unreachable)
     old = ca.issue("expired@open.test", slot="old", crl_urls=crl, not_before=now - 400 * DAY, not_after=now - 2 * DAY)
     unknown = stranger.issue("untrusted@partner.test", slot="unknown", crl_urls=[web.url("/stranger.crl")], **valid)
     for leaf in (good, curve, by_crl, by_ocsp, soft, strict, old, unknown):
         _publish(here, leaf)
     (here.daemon.anchors / "root.pem").write_bytes(root.pem)
-    (here.daemon.intermediates / "issuing.pem").write_bytes(ca.pem)
+    (here.daemon.intermediates / "issuing.pem").write_bytes(ca.pem + ocsp_ca.pem + dead_ca.pem)
 
     lists = {"this_update": now - timedelta(hours=1), "next_update": now + 7 * DAY}
     web.put("/root.crl", root.crl(**lists))
     web.put("/issuing.crl", ca.crl(revoked=[by_crl], revoked_at=now - DAY, **lists))
     web.put("/stranger.crl", stranger.crl(**lists))
-    ocsp = OpensslResponder(here.directory / "ocsp", ca)
-    ocsp.good(good, curve)
+    ocsp = OpensslResponder(here.directory / "ocsp", ocsp_ca)
     ocsp.revoke(by_ocsp)
     web.put("/ocsp", ocsp.answer, OCSP_TYPE)
+    issuing_ocsp = OpensslResponder(here.directory / "issuing-ocsp", ca)
+    issuing_ocsp.good(good, curve)
+    web.put("/issuing-ocsp", issuing_ocsp.answer, OCSP_TYPE)
 
 
 def _publish(here: Site, leaf: Leaf) -> None:
