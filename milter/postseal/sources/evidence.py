@@ -101,26 +101,41 @@ class EvidenceStore:
 
     def evidence(self, question: Question) -> tuple[Evidence, ...]:
         """All that may answer ``question``: CRLs of the issuer's key, OCSP answers, and failures of the question's URLs."""
-        generation = self.generation()
         key = (question.certificate.fingerprint, question.issuer.key_id, question.crl_urls, question.ocsp_urls)
+        for last in (False, False, True):
+            generation = self.generation()
+            with self._lock:
+                kept = self._answers.get(key)
+            if kept is not None and kept[0] == generation != 0:
+                return kept[1]
+            with self._reading() as connection:
+                rows = _rows_for(connection, question)
+            found = self._found(*rows)
+            # A CRL that was replaced between reading its row and its file isn't damaged: look again.
+            if last or self.generation() == generation or not any(isinstance(e, str) for e in found):
+                break
+        answer = tuple(self._damaged(row, e) if isinstance(e, str) else e for row, e in zip(rows[0], found, strict=False))
+        answer += tuple(e for e in found[len(rows[0]) :] if not isinstance(e, str))
         with self._lock:
-            kept = self._answers.get(key)
-        if kept is not None and kept[0] == generation != 0:
-            return kept[1]
-        with self._reading() as connection:
-            crls, answers, failures = _rows_for(connection, question)
-        found: list[Evidence] = []
+            self._answers[key] = (generation, answer)
+        return answer
+
+    def _found(
+        self, crls: list[Row[Any]], answers: list[Row[Any]], failures: list[Row[Any]]
+    ) -> list[Evidence | str]:
+        """Rows as evidence, in order; in place of a CRL that can't be read, the cause."""
+        found: list[Evidence | str] = []
         for row in crls:
-            crl = self._load(row.sha256)
-            if crl is None:
-                found.append(NoAnswer(row.url, "rev.malformed", "the stored CRL is damaged", t.moment(row.fetched_at)))
-            else:
-                found.append(CrlEvidence(crl, row.url, t.moment(row.fetched_at)))
+            crl = self._read(row.sha256)
+            found.append(crl if isinstance(crl, str) else CrlEvidence(crl, row.url, t.moment(row.fetched_at)))
         found += [OcspEvidence(row.der, row.url, t.moment(row.fetched_at)) for row in answers]
         found += [NoAnswer(r.url, r.why, r.detail, t.moment(r.at), t.moment(r.retry_at)) for r in failures]
-        with self._lock:
-            self._answers[key] = (generation, tuple(found))
-        return tuple(found)
+        return found
+
+    def _damaged(self, row: Row[Any], why: str) -> NoAnswer:
+        self._report(f"stored CRL {self._path(row.sha256)}: {why}; it counts as absent")
+        self._drop(row.sha256)
+        return NoAnswer(row.url, "rev.malformed", "the stored CRL is damaged", t.moment(row.fetched_at))
 
     def generation(self) -> int:
         """Changes with every commit; 0 while there is no store."""
@@ -412,21 +427,22 @@ class EvidenceStore:
             raise Unavailable(f"can't write {final}: {exc.strerror}") from exc
 
     def _load(self, sha256: str) -> Crl | None:
-        """The CRL of this name, parsed once per process; None (and a report) when file and name don't agree."""
+        crl = self._read(sha256)
+        return None if isinstance(crl, str) else crl
+
+    def _read(self, sha256: str) -> Crl | str:
+        """The CRL of this name, parsed once per process; or why file and name don't agree."""
         with self._lock:
             crl = self._parsed.get(sha256)
         if crl is not None:
             return crl
-        path = self._path(sha256)
         try:
-            der = path.read_bytes()
+            der = self._path(sha256).read_bytes()
             if hashlib.sha256(der).hexdigest() != sha256:
-                raise BadData("its content is not what was stored")
+                return "its content is not what was stored"
             crl = parse_crl(der, max(len(der), 1))
         except (OSError, BadData) as exc:
-            self._report(f"stored CRL {path}: {cause(exc)}; it counts as absent")
-            self._drop(sha256)
-            return None
+            return cause(exc)
         with self._lock, suppress(ValueError):
             self._parsed[sha256] = crl
         return crl
