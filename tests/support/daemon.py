@@ -120,7 +120,7 @@ class Daemon:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self.kill() if exc else self.stop()
+        self.kill() if isinstance(exc, Exception) else self.stop()
 
     def start(self, timeout: float = 30.0) -> None:
         """Start and wait until the sockets of ``command`` answer."""
@@ -176,8 +176,10 @@ class Daemon:
         """SIGKILL to all processes of it, as when the machine loses power."""
         process, self.process = self.process, None
         if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            # Services under ``run`` have process groups of their own, but all of them are of one session.
+            for pid in (process.pid, *_session(process.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             process.wait(10)
 
     def log(self) -> str:
@@ -189,3 +191,14 @@ class Daemon:
 
     def wait_log(self, text: str, timeout: float = 20.0) -> None:
         wait_for(lambda: text in self.log(), f"{text!r} in postseal's log:\n{self.log()}", timeout)
+
+
+def _session(leader: int) -> list[int]:
+    """All processes of the session that ``leader`` began."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # proc(5): the name in brackets may hold anything, so fields count from the last bracket; session is the sixth.
+            if path.read_text().rpartition(")")[2].split()[3] == str(leader):
+                found.append(int(path.parent.name))
+    return found
