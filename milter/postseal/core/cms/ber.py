@@ -93,6 +93,8 @@ def to_der(octets: bytes) -> bytes:
 
     Trailing octets are refused. Primitive values are copied as they are.
     """
+    if not octets:
+        _refuse("it is cut off")
     view = memoryview(octets)
     root = _Frame(0, len(octets))
     stack = [root]
