@@ -1,0 +1,26 @@
+"""The object graph of ``postseal evidence``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from postseal.app.imports import Importer
+from postseal.config import Config
+from postseal.core.certs import Certificate
+from postseal.sources.clock import SystemClock
+from postseal.wiring.lookup import build_store, build_trust
+
+
+def build_importer(config: Config, subjects: Sequence[Certificate], warn: Callable[[str], None]) -> Importer:
+    """An importer that knows the configured anchors and intermediates, and every CA of which there is evidence."""
+    store = build_store(config, warn)
+    return Importer(
+        store=store,
+        trust=build_trust(config, warn),
+        known=tuple(c for entry in store.entries() for c in entry.chain),
+        subjects=subjects,
+        clock=SystemClock(),
+        path_settings=config.path_settings,
+        revocation=config.revocation_settings,
+        crl_max_size=config.lookup.crl_max_size,
+    )
