@@ -63,7 +63,7 @@ def main() -> None:
         trust = FolderTrust(daemon.anchors, daemon.intermediates, clock)
         folder = Directories((FolderDirectory(daemon.certificates, clock),))
         assessor = Assessor(folder, trust, warm, warm, PathSettings(), RevocationSettings())
-        rules = load_config(str(daemon.config_file)).policy
+        rules = load_config(str(daemon.config_file)).rules
         mailbox, sender = parse_mailbox("bob@partner.example"), parse_mailbox("ann@home.test")
         message = MessageFacts(sender)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -54,10 +55,18 @@ def main() -> None:
 def _openssl(body: Path, certificate: Path, memory: list[float]) -> float:
     command = ["openssl", "cms", "-encrypt", "-binary", "-stream", "-aes256", "-in", str(body), "-out", os.devnull]
     process = subprocess.Popen([*command, str(certificate)])
-    _, status, usage = os.wait4(process.pid, 0)
+    peak = 0
+    while True:
+        # ru_maxrss would be that of this process, which the child was before it became openssl.
+        with contextlib.suppress(OSError, StopIteration):
+            peak = max(peak, _status("VmHWM", process.pid))
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        time.sleep(0.001)
     if status:
         raise SystemExit(f"openssl failed with status {status}")
-    memory.append(usage.ru_maxrss / 1024)
+    memory.append(peak / 1024)
     return usage.ru_utime + usage.ru_stime
 
 
@@ -103,9 +112,9 @@ def _child(body: Path, certificate: Path) -> None:
     print(time.process_time() - start, (_status("VmHWM") - before) / 1024)
 
 
-def _status(key: str) -> int:
-    """A line of /proc/self/status in KiB."""
-    text = Path("/proc/self/status").read_text()
+def _status(key: str, pid: int | str = "self") -> int:
+    """A line of /proc/PID/status in KiB."""
+    text = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(key + ":"))
 
 
