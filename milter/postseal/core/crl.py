@@ -165,7 +165,7 @@ def _parse(der: bytes) -> Crl:
     body = certificate_list.inside(tbs)
     # CRL-1, RFC 5280 §5.1.2.1: version 2; a CRL without the field is version 1.
     if body.peek() != INTEGER or body.integer() != 1:
-        raise BadDer("it is version 1, only version 2 is accepted (with openssl ca, set crl_extensions)")
+        raise BadDer("it is version 1, only version 2 is accepted (with openssl ca, set crlnumber)")
     # RFC 5280 §5.1.1.2: the signed algorithm is the algorithm of the signature.
     if body.raw(SEQUENCE) != algorithm:
         raise BadDer("the signature algorithms inside and outside of the signed part differ")

@@ -207,8 +207,19 @@ def _parse_basic(der: bytes) -> Response:
         produced_at=produced_at,
         singles=parsed,
         unknown_critical=_unknown_critical(found),
-        nonce=None if nonce is None else nonce.value,
+        nonce=None if nonce is None else _nonce(nonce.value),
     )
+
+
+def _nonce(value: bytes) -> bytes:
+    """RFC 9654 §2.1: an OCTET STRING; some responders leave out that layer."""
+    cursor = Cursor(value)
+    try:
+        content = cursor.octets()
+        cursor.finish()
+    except BadDer:
+        return value
+    return content
 
 
 def _responder(data: Cursor) -> tuple[bytes, bytes]:
