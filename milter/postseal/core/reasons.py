@@ -71,6 +71,7 @@ _PATH: tuple[Reason, ...] = (
 
 # core.fitness: why a certificate with a good path isn't fit to encrypt mail for the recipient, or a remark on it.
 _CERT: tuple[Reason, ...] = (
+    Reason("cert.unreadable", "it isn't a certificate, or can't be read"),
     Reason("cert.bad-extension", "the certificate's extensions can't be read", "RFC 5280 §4.2"),
     Reason("cert.no-address", "the certificate has no mail address", "RFC 8550 §3"),
     Reason("cert.wrong-address", "the certificate is for another address", "RFC 8550 §3"),
@@ -110,6 +111,7 @@ _REV: tuple[Reason, ...] = (
     Reason("rev.wrong-issuer", "the CRL isn't from the issuer of the certificate", "RFC 5280 §6.3.3 (b)(1)"),
     Reason("rev.unauthorized-responder", "nobody allowed the signer of the OCSP answer to sign it", "RFC 6960 §4.2.2.2"),
     Reason("rev.ocsp-unknown", "the OCSP responder doesn't know the certificate", "RFC 6960 §2.2"),
+    Reason("rev.rollback", "the CRL is older than the one that was fetched before", "RFC 5280 §5.2.3"),
     Reason("rev.stale", "the evidence is out of date", "RFC 5280 §5.1.2.5, RFC 6960 §3.2"),
     Reason("rev.not-yet-valid", "the evidence is dated in the future; is a clock wrong?", "RFC 5280 §5.1.2.4"),
     Reason("rev.weak-algorithm", "the evidence is signed with an algorithm that is too weak", "RFC 8550 §4.3"),
