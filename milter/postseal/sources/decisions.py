@@ -33,9 +33,13 @@ _TABLE = Table(
     Index("decision_addresses", "recipient", "sender"),
     Index("decision_at", "at"),
 )
+# None asks the writer to end.
+_Queue = queue.Queue[Sequence[DecisionRecord] | None]
 _WAITING = 5000
 _BATCH = 500
 _PRUNE_EVERY = timedelta(hours=1)
+# Several workers that make the database at the same moment can disturb each other whatever SQLite's busy time-out is.
+_RETRIES = (0.05, 0.25)
 
 
 class DecisionStore:
@@ -57,7 +61,8 @@ class DecisionStore:
         self._pruned: datetime | None = None
         self._lock = threading.Lock()
         self._owner = 0
-        self._queue: queue.Queue[Sequence[DecisionRecord]] = queue.Queue(_WAITING)
+        self._queue: _Queue = queue.Queue(_WAITING)
+        self._writer: threading.Thread | None = None
 
     def add(self, records: Sequence[DecisionRecord]) -> None:
         """Have the records stored soon, together. Raises Unavailable when too many are waiting already."""
@@ -70,17 +75,17 @@ class DecisionStore:
             raise Unavailable(f"the decision store {self._path} is too slow: {_WAITING} records are waiting") from None
 
     def close(self, timeout: float = 5.0) -> None:
-        """Wait until what was added is stored, at most ``timeout`` seconds."""
-        done = threading.Event()
-        waiting = self._queue
-
-        def wait() -> None:
-            waiting.join()
-            done.set()
-
-        if self._owner == os.getpid():
-            threading.Thread(target=wait, daemon=True).start()
-            done.wait(timeout)
+        """Wait until what was added is stored, at most ``timeout`` seconds, and end the thread. Adding starts it again."""
+        with self._lock:
+            writer, self._writer = self._writer, None
+            if writer is None or self._owner != os.getpid():
+                return
+            self._owner = 0
+            try:
+                self._queue.put(None, timeout=timeout)
+            except queue.Full:
+                return
+        writer.join(timeout)
 
     def find(
         self, *, queue_id: str = "", sender: str = "", recipient: str = "", limit: int = 100
@@ -109,20 +114,28 @@ class DecisionStore:
             # A thread doesn't survive a fork: every process has its own, made by its first record.
             if self._owner != os.getpid():
                 self._queue = queue.Queue(_WAITING)
-                threading.Thread(target=self._write, args=(self._queue,), name="decisions", daemon=True).start()
+                self._writer = threading.Thread(target=self._write, args=(self._queue,), name="decisions", daemon=True)
+                self._writer.start()
                 self._owner = os.getpid()
 
-    def _write(self, waiting: queue.Queue[Sequence[DecisionRecord]]) -> None:
-        while True:
+    def _write(self, waiting: _Queue) -> None:
+        ended = False
+        while not ended:
             batches = list(_take(waiting))
-            records = [record for batch in batches for record in batch]
+            ended = batches[-1] is None
+            records = [record for batch in batches if batch is not None for record in batch]
             try:
-                self._store(records)
+                self._store_patiently(records)
             except Exception as exc:
                 self._on_error(f"{len(records)} decision records are lost: {exc}")
-            finally:
-                for _ in batches:
-                    waiting.task_done()
+
+    def _store_patiently(self, records: Sequence[DecisionRecord]) -> None:
+        for pause in _RETRIES if records else ():
+            try:
+                return self._store(records)
+            except Unavailable:
+                threading.Event().wait(pause)
+        return self._store(records) if records else None
 
     def _store(self, records: Sequence[DecisionRecord]) -> None:
         if not self._ready:
@@ -138,14 +151,18 @@ class DecisionStore:
             self._pruned = newest
 
 
-def _take(waiting: queue.Queue[Sequence[DecisionRecord]]) -> Iterator[Sequence[DecisionRecord]]:
-    """At least one batch, and what else is there already, so that busy times cost few commits."""
-    yield waiting.get()
+def _take(waiting: _Queue) -> Iterator[Sequence[DecisionRecord] | None]:
+    """At least one batch, and what else is there already, so that busy times cost few commits. None comes last."""
+    batch = waiting.get()
+    yield batch
     for _ in range(_BATCH - 1):
+        if batch is None:
+            return
         try:
-            yield waiting.get_nowait()
+            batch = waiting.get_nowait()
         except queue.Empty:
             return
+        yield batch
 
 
 def _row(record: DecisionRecord) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from postseal.app.journal import Journal
 from postseal.app.outbound import Boundary
@@ -54,7 +55,8 @@ def build_milter(config: Config) -> MilterGraph:
         spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise CannotCreate(f"can't make the spool directory {spool}: {exc.strerror}") from exc
-    journal = Journal(log, DecisionStore(config.decision_store), clock)
+    keep = timedelta(seconds=config.decisions.keep)
+    journal = Journal(log, DecisionStore(config.decision_store, keep, on_error=log.error), clock)
     settings = seal_settings(config)
     reinject = config.milter.reinject
     sealing = Sealing(
