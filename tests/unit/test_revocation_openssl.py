@@ -25,7 +25,7 @@ CONFIG = """
 [ca]
 default_ca = demo
 [demo]
-database = index.txt
+database = {database}
 default_md = sha256
 default_crl_days = 7
 {extensions}
@@ -49,9 +49,14 @@ class OpenSsl:
         command = ["openssl", *arguments]
         return subprocess.run(command, cwd=self.folder, capture_output=True, check=True, timeout=30).stdout
 
-    def crl(self, form: str = "DER", extensions: str = "crlnumber = crlnumber\ncrl_extensions = crl_ext") -> bytes:
+    def crl(
+        self,
+        form: str = "DER",
+        extensions: str = "crlnumber = crlnumber\ncrl_extensions = crl_ext",
+        database: str = "index.txt",
+    ) -> bytes:
         """A CRL of ``openssl ca -gencrl``, dated by our clock."""
-        (self.folder / "ca.conf").write_text(CONFIG.format(extensions=extensions))
+        (self.folder / "ca.conf").write_text(CONFIG.format(extensions=extensions, database=database))
         last, following = ((NOW + delta).strftime("%Y%m%d%H%M%SZ") for delta in (-HOUR, 7 * DAY))
         self.run("ca", "-config", "ca.conf", "-gencrl", "-cert", "ca.pem", "-keyfile", "ca.key", "-out", "made.pem",
                  "-crl_lastupdate", last, "-crl_nextupdate", following)  # fmt: skip
@@ -102,6 +107,7 @@ def openssl(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         digits = digits if len(digits) % 2 == 0 else "0" + digits
         lines.append(f"{state}\t480101000000Z\t{when}\t{digits}\tunknown\t/CN={digits}\n")
     (folder / "index.txt").write_text("".join(lines))
+    (folder / "empty.txt").write_text("")
     (folder / "crlnumber").write_text("1000\n")
     for label, who in (("ca", ca), ("responder", responder)):
         (folder / f"{label}.pem").write_bytes(who.pem)
@@ -128,7 +134,7 @@ def test_crl_made_by_openssl(openssl: OpenSsl, form: str) -> None:
 def test_version_1_crl_of_openssl(openssl: OpenSsl) -> None:
     """CRL-1: what "openssl ca" makes without crlnumber and crl_extensions is refused, and the sentence says how to mend it."""
     with pytest.raises(BadData, match=r"version 1, only version 2 is accepted \(with openssl ca, set crlnumber\)"):
-        parse_crl(openssl.crl(extensions=""))
+        parse_crl(openssl.crl(extensions="", database="empty.txt"))
 
 
 @pytest.mark.parametrize("hash_name", ["sha256", "sha1"])
