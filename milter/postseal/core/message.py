@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 # A header larger than this is no header. Postfix's own header_size_limit is 102400.
 HEADER_LIMIT = 1024 * 1024
@@ -78,13 +79,11 @@ def parse_header(header: bytes) -> tuple[Field, ...] | HeaderFault:
     lines = header.split(b"\r\n")[:-1]
     if lines and not lines[-1]:
         lines.pop()
-    if not lines:
-        return ()
-    if lines[0][:1] in (b" ", b"\t"):
+    if lines and lines[0][:1] in (b" ", b"\t"):
         return HeaderFault("mail.bad-header", "the first line is a continuation line")
     starts = [i for i, line in enumerate(lines) if line[:1] not in (b" ", b"\t")]
     fields: list[Field] = []
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, end in pairwise([*starts, len(lines)]):
         name, colon, value = b"\r\n".join(lines[start:end]).partition(b":")
         if not colon:
             return HeaderFault("mail.bad-header", f"line {start + 1} has no colon: {name[:60]!r}")

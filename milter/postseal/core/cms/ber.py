@@ -6,6 +6,7 @@ own, so that nesting can't exhaust Python's.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NoReturn
 
 from postseal.core.cms.structures import header
@@ -52,8 +53,8 @@ class _Frame:
         if self.tag == _OCTET_STRING | _CONSTRUCTED:
             return _OCTET_STRING, self.pieces, self.length
         if self.tag == _SET:
-            ends = [*self.starts[1:], len(self.pieces)]
-            children = [b"".join(self.pieces[a:b]) for a, b in zip(self.starts, ends, strict=True)]
+            edges = pairwise([*self.starts, len(self.pieces)])
+            children = [b"".join(self.pieces[start:end]) for start, end in edges]
             # X.690 §11.6: the elements of a SET OF come in the order of their octets.
             return _SET, [b"".join(sorted(children))], self.length
         return self.tag, self.pieces, self.length

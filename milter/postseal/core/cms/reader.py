@@ -101,6 +101,9 @@ def _enveloped(
     # RFC 5652 §6.1: SET SIZE (1..MAX); the upper bound is ours.
     if not 1 <= len(recipients) <= _MAX_RECIPIENTS:
         raise BadData(f"not an encrypted CMS message: it has {len(recipients)} recipients")
+    for info in recipients:
+        if not isinstance(info, cms.OtherRecipientInfo):
+            cms.algorithm_of(info.key_encryption_algorithm)
     if (eci.encrypted_content is None) == (eci.segments is None):
         raise BadData("not an encrypted CMS message: the content isn't in it")
     content = eci.encrypted_content if eci.encrypted_content is not None else b"".join(eci.segments or ())
