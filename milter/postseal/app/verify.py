@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
@@ -15,14 +15,14 @@ from postseal.core.address import Mailbox
 from postseal.core.assess import Finding
 from postseal.core.certs import Certificate, load_certificates
 from postseal.core.crl import parse_crl
+from postseal.core.crl_signers import judge_with_rollover
 from postseal.core.errors import BadData
 from postseal.core.evidence import CrlEvidence, Evidence, OcspEvidence, Question, question_for
 from postseal.core.fitness import fitness
-from postseal.core.names import same_name
 from postseal.core.path import Anchor, Path, PathFault, PathSettings, build_path
 from postseal.core.pem import pem_blocks
 from postseal.core.reasons import CATALOGUE
-from postseal.core.revocation import RevocationSettings, Status, Verdict, judge
+from postseal.core.revocation import RevocationSettings, Status, Verdict
 
 
 class Outcome(StrEnum):
@@ -82,7 +82,7 @@ def verify(certificate: Certificate, request: Request, at: datetime) -> Report:
     settings = PathSettings(email_protection=request.email, weak_keys=request.weak_keys)
     path = build_path(certificate, request.anchors, request.intermediates, settings, at)
     findings = _findings(certificate, request, at)
-    verdicts = _verdicts(path, request, at) if isinstance(path, Path) and request.revocation else ()
+    verdicts = _verdicts(path, request, settings, at) if isinstance(path, Path) and request.revocation else ()
     outcome, reason, detail = _conclude(path, findings, verdicts)
     return Report(certificate, outcome, reason, detail, path, findings, verdicts, at)
 
@@ -96,20 +96,23 @@ def _findings(certificate: Certificate, request: Request, at: datetime) -> tuple
     return found if request.email else tuple(f for f in found if f.code in _ADDRESS_CODES)
 
 
-def _verdicts(path: Path, request: Request, at: datetime) -> tuple[Verdict, ...]:
-    settings = RevocationSettings(weak_keys=request.weak_keys)
+# The operator names the files and the time, so a CRL counts until its nextUpdate. CRL-24 is for what a cache believes.
+_NO_LIMIT = timedelta(days=36500)
+
+
+def _verdicts(path: Path, request: Request, settings: PathSettings, at: datetime) -> tuple[Verdict, ...]:
+    revocation = RevocationSettings(weak_keys=request.weak_keys, max_crl_age=_NO_LIMIT, max_ca_crl_age=_NO_LIMIT)
     verdicts = []
     for index, certificate in enumerate(path.certificates):
         # PRE-4: the anchor isn't asked about, also when it stands in the path itself; it is revoked by taking it away.
         if certificate == path.anchor.certificate:
             break
-        issuer = path.issuer_of(index)
-        question = question_for(certificate, issuer, path.certificates[index + 1 :])
-        evidence: list[Evidence] = [e for e in request.crls if same_name(e.crl.issuer, certificate.issuer)]
-        evidence += request.ocsp
+        question = question_for(certificate, path.issuer_of(index), path.certificates[index + 1 :])
+        evidence: list[Evidence] = [*request.crls, *request.ocsp]
         if request.find is not None:
             evidence += request.find(question)
-        verdicts.append(judge(question, evidence, settings, at))
+        both = (settings, revocation)
+        verdicts.append(judge_with_rollover(question, evidence, path, request.intermediates, both, at))
     return tuple(verdicts)
 
 
