@@ -194,14 +194,15 @@ def test_a_record_holds_everything_for_the_tree(store: DecisionStore) -> None:
     (record,) = store.find(queue_id="4XyZ")
     assert (record.at, record.sender, record.recipient) == (NOW, "boss@corp.example", "alice@example.test")
     assert (record.action, record.reason, record.rule) == ("sealed", "ok.sealed", "r")
-    used, revoked, pathless = record.details["candidates"]
+    used, pathless, revoked = record.details["candidates"]
     assert used["used"] is True
     assert used["path"][0]["sha256"] == ALICE.fingerprint
     assert len(used["path"]) == 3, "leaf, CA and anchor"
     assert used["verdicts"][0]["source"] == "http://ca.example/x.crl"
     assert used["verdicts"][0]["this_update"] == "2026-06-01T11:40:00+00:00"
     assert revoked["verdicts"][0]["revocation_reason"] == "keyCompromise"
-    assert revoked["used"] is False
+    assert (revoked["used"], pathless["used"]) == (False, False)
+    assert revoked["why_not"].startswith("revoked")
     assert pathless["fault"]["code"] == "path.no-anchor"
     assert record.details["note"] == "n"
     json.dumps(record.details)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from postseal.core.address import Mailbox
 from postseal.core.assess import Assessed
 from postseal.core.certs import Certificate
+from postseal.core.choice import losers, ranked
 from postseal.core.path import PathFault
 from postseal.core.plan import Decision
 from postseal.core.policy import MessageFacts, RecipientFacts
@@ -45,7 +47,7 @@ def record_of(
 ) -> DecisionRecord:
     """The record of one decision. ``facts`` None means that nothing was found out about the recipient."""
     mailbox = facts.mailbox if facts else None
-    used = {cleared.certificate.fingerprint for cleared in decision.cleared}
+    used = [cleared.assessed for cleared in decision.cleared]
     assessed = facts.assessed if facts else ()
     return DecisionRecord(
         at=at,
@@ -64,23 +66,34 @@ def record_of(
             "directory_error": facts.directory_error if facts else "",
             "cipher": decision.suite.value if decision.suite else "",
             "warnings": [{"code": w.code, "detail": w.detail, "error": w.error} for w in decision.warnings],
-            "candidates": [_candidate(a, used) for a in assessed[:_CANDIDATES]],
+            "candidates": _candidates(assessed, mailbox, used),
             "candidates_left_out": max(0, len(assessed) - _CANDIDATES),
         },
     )
+
+
+def _candidates(
+    assessed: Sequence[Assessed], mailbox: Mailbox | None, used: Sequence[Assessed | None]
+) -> list[dict[str, Any]]:
+    """Best first, each loser with what it lacks (facts of the choice: ``core.choice``)."""
+    order = ranked(assessed, mailbox) if mailbox else tuple(assessed)
+    why = [""] * len(order)
+    if mailbox and order:
+        why[1:] = [words for _, words in losers(order, mailbox)]
+    return [{**_candidate(a, used), "why_not": words} for a, words in zip(order, why, strict=True)][:_CANDIDATES]
 
 
 def _bare(text: str) -> str:
     return text[1:-1] if text.startswith("<") and text.endswith(">") else text
 
 
-def _candidate(assessed: Assessed, used: set[str]) -> dict[str, Any]:
+def _candidate(assessed: Assessed, used: Sequence[Assessed | None]) -> dict[str, Any]:
     certificate = assessed.candidate.certificate
     out: dict[str, Any] = {
         "certificate": certificate_facts(certificate),
         "origin": assessed.candidate.origin.value,
         "source": assessed.candidate.source,
-        "used": certificate.fingerprint in used,
+        "used": assessed in used,
         "findings": [{"code": f.code, "detail": f.detail, "fatal": f.fatal} for f in assessed.findings],
     }
     path = assessed.path

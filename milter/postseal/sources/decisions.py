@@ -88,16 +88,16 @@ class DecisionStore:
         writer.join(timeout)
 
     def find(
-        self, *, queue_id: str = "", sender: str = "", recipient: str = "", limit: int = 100
+        self, *, queue_id: str | None = None, sender: str | None = None, recipient: str | None = None, limit: int = 100
     ) -> tuple[DecisionRecord, ...]:
-        """Records that match everything given, newest first. Raises Unavailable."""
+        """Records that match everything given, newest first; an empty ``sender`` is that of bounces. Raises Unavailable."""
         query: Select[tuple[int]] = select(_TABLE).order_by(_TABLE.c.at.desc(), _TABLE.c.id).limit(limit)
         for column, wanted in (
             (_TABLE.c.queue_id, queue_id),
             (_TABLE.c.sender, sender),
             (_TABLE.c.recipient, recipient),
         ):
-            if wanted:
+            if wanted is not None:
                 query = query.where(column == wanted)
         with plain_errors(self._path, "the decision store"), self._engine.connect() as connection:
             return tuple(_record(row) for row in connection.execute(query))

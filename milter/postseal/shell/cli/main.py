@@ -15,7 +15,7 @@ from postseal.core.errors import PostsealError, Usage
 DEFAULT_CONFIG = "/etc/postseal/postseal.toml"
 
 # Each module has ``register(commands)``, which adds its parsers with ``add_command`` and sets ``run`` on each.
-MODULES: tuple[str, ...] = ("cert", "cms", "config", "evidence", "lookup", "run", "verify")
+MODULES: tuple[str, ...] = ("cert", "cms", "config", "evidence", "explain", "lookup", "run", "verify")
 
 Run = Callable[[argparse.Namespace], int]
 
