@@ -485,7 +485,7 @@ def _host(url: str) -> str:
 
 def _outcome(url: str, flight: Future[Outcome] | None) -> Outcome:
     if flight is None:
-        return Outcome(url, "rev.not-fetched", "imported from a file, or its issuer isn't trusted any more")
+        return Outcome(url, "rev.no-evidence", "not fetched: imported from a file, or its issuer isn't trusted any more")
     return flight.result() if flight.done() else Outcome(url, "rev.timeout", "not done yet; it goes on")
 
 

@@ -300,9 +300,13 @@ class _Judgement:
         return Verdict(Status.UNKNOWN, "rev.none-declared", "the certificate names neither a CRL nor an OCSP responder")
 
 
+_FORGED = frozenset({"rev.bad-signature", "rev.wrong-issuer", "rev.rollback", "rev.unauthorized-responder"})
+
+
 def _no_answer(item: NoAnswer) -> Finding:
     detail = item.detail if item.detail.startswith("Could not") else f"Could not retrieve URL {item.url}: {item.detail}"
-    return Finding(Verdict(Status.UNKNOWN, item.why, detail, item.url), None)
+    # What the fetcher refused to store for these reasons looks as forged as if it had been stored (CACHE-4).
+    return Finding(Verdict(Status.UNKNOWN, item.why, detail, item.url, suspicious=item.why in _FORGED), None)
 
 
 def _sooner(one: Verdict, other: Verdict) -> Verdict:
