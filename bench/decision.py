@@ -11,9 +11,6 @@ from common import median, save, table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from postseal.sources.directory.folder import FolderDirectory
-from postseal.sources.trust import FolderTrust
-
 from postseal.app.assess import Assessor
 from postseal.core.address import parse_mailbox
 from postseal.core.crl import parse_crl
@@ -23,6 +20,8 @@ from postseal.core.policy import MessageFacts, RecipientFacts, decide
 from postseal.core.revocation import RevocationSettings, judge
 from postseal.sources.clock import SystemClock
 from postseal.sources.directory import Directories
+from postseal.sources.directory.folder import FolderDirectory
+from postseal.sources.trust import FolderTrust
 from support.daemon import Daemon
 from support.pki import DAY, HOUR, NOW, authority
 from support.scratch import scratch

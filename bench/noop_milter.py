@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import Milter
@@ -32,6 +33,8 @@ class NoOp(Milter.Base):
         return Milter.CONTINUE
 
 
+# Postfix connects as another user.
+os.umask(0)
 Milter.factory = NoOp
 Milter.set_flags(Milter.CHGBODY + Milter.CHGHDRS)
 Milter.runmilter("noop", sys.argv[1], 300)

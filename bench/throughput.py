@@ -81,12 +81,11 @@ def _milter(stack: ExitStack, directory: Path, peer: str) -> str:
     directory.mkdir()
     directory.chmod(0o755)
     if peer == "no-op pymilter":
-        port = free_port()
-        script = str(Path(__file__).with_name("noop_milter.py"))
-        process = subprocess.Popen([sys.executable, script, f"inet:{port}@127.0.0.1"])
+        address = f"unix:{directory}/noop.sock"
+        process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("noop_milter.py")), address])
         stack.callback(process.kill)
-        wait_for(lambda: answers(f"127.0.0.1:{port}"), "no-op milter")
-        return f"inet:{port}@127.0.0.1"
+        wait_for(lambda: answers(address), "no-op milter")
+        return address
     policy = [{"name": "all", "seal": "must", "without_certificate": "refuse", "revocation": "strict"}]
     daemon = Daemon(directory, "run", policy=policy, settings={"milter": {"workers": 0, "pin_workers": True}})
     now = datetime.now(UTC)
