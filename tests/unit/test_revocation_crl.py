@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 
 from postseal.core.crl import parse_crl
-from postseal.core.evidence import CrlEvidence, Question
+from postseal.core.evidence import CrlEvidence, Question, question_for
 from postseal.core.revocation import RevocationSettings, Status, Verdict, judge
 from support.evidence import (
     CRITICAL_UNKNOWN,
@@ -417,6 +417,9 @@ def test_only_ldap_points_are_unsupported() -> None:
     ldap = holder(seq(node(0xA0, full_name(uri("ldap://directory.example.test/cn=ca")))))
     verdict = ask(about=ldap, urls=())
     assert (verdict.reason, verdict.status) == ("rev.unsupported", Status.UNKNOWN)
+    skipped = judge(question_for(ldap.certificate, CA.certificate), (), RevocationSettings(), NOW)
+    assert skipped.reason == "rev.unsupported"
+    assert "ldap://directory.example.test/cn=ca" in skipped.detail
     assert ask(about=CA.issue("none@example.test", slot="n"), urls=()).reason == "rev.none-declared"
 
 

@@ -290,8 +290,13 @@ class _Judgement:
         urls = _urls(self.question, self.settings.order)
         if urls:
             return Verdict(Status.UNKNOWN, "rev.no-evidence", f"nothing fetched yet from {urls[0]}", urls[0])
-        if self.target.certificate.points:
-            # CRL-12, CRL-28: only ldap: URLs, or only names relative to a directory.
+        # CRL-12, CRL-28: pointers that can't be followed aren't the same as none.
+        if self.question.skipped and not self._all_urls():
+            words = "; ".join(self.question.skipped[:_MAX_CAUSES])
+            return Verdict(
+                Status.UNKNOWN, "rev.unsupported", f"the certificate names no source that can be asked: {words}"
+            )
+        if self.target.certificate.points and not self._all_urls():
             words = "its CRL distribution points have no http or https URL"
             return Verdict(Status.UNKNOWN, "rev.unsupported", words)
         if self._all_urls():
