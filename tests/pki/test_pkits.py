@@ -86,7 +86,7 @@ def test_dsa_is_refused_cleanly(name: str) -> None:
     """DSA isn't accepted: a fault of its own or a BadData in one sentence, and no exception of the library."""
     case = CASES[name]
     if DSA[case["number"]] == "unreadable":
-        with pytest.raises(BadData, match="^not a certificate: [^\n]+$"):
+        with pytest.raises(BadData, match=r"^not a certificate: [^\n]+$"):
             outcome(case)
     else:
         found = outcome(case)
