@@ -32,7 +32,7 @@ def register(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when something was recorded, 1 when not."""
     if not (args.queue_id or args.recipient) and args.sender is None:
-        raise Usage("postseal explain: give a queue id, or --from and --to")
+        raise Usage("explain: give a queue id, or --from and --to")
     config = load_config(args.config)
     if not config.decision_store.exists():
         raise Unavailable(

@@ -15,7 +15,7 @@ from postseal.core.errors import PostsealError, Usage
 DEFAULT_CONFIG = "/etc/postseal/postseal.toml"
 
 # Each module has ``register(commands)``, which adds its parsers with ``add_command`` and sets ``run`` on each.
-MODULES: tuple[str, ...] = ("cert", "cms", "config", "evidence", "explain", "lookup", "run", "verify")
+MODULES: tuple[str, ...] = ("cert", "check", "cms", "config", "doctor", "evidence", "explain", "lookup", "run", "verify")
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, but a wrong command line is a Usage error (exit 64) of one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        raise Usage(f"{self.prog}: {message}")
+        raise Usage(f"{self.prog.removeprefix('postseal ')}: {message}")
 
 
 def add_command(commands: Any, name: str, run: Run, help_text: str, **options: Any) -> argparse.ArgumentParser:
