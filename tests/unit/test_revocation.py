@@ -223,6 +223,7 @@ NEEDED = [
     ("both in back-off", (later_no(CRL_URL, NOW + MINUTE), later_no(OCSP_URL, NOW + MINUTE)), Order.CRL_FIRST, False),
     ("one in back-off", (later_no(CRL_URL, NOW + MINUTE),), Order.CRL_FIRST, True),
     ("the only one in back-off", (later_no(CRL_URL, NOW + MINUTE),), Order.CRL_ONLY, False),
+    ("the other one isn't asked", (later_no(OCSP_URL, NOW + MINUTE),), Order.OCSP_ONLY, False),
     ("back-off is over", (later_no(CRL_URL, NOW), later_no(OCSP_URL, NOW + MINUTE)), Order.CRL_FIRST, True),
     ("failed without back-off", (later_no(CRL_URL, None),), Order.CRL_ONLY, True),
     ("both, one good", (GOOD_CRL,), Order.BOTH, True),

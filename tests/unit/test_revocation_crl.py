@@ -153,6 +153,14 @@ def test_distribution_point_names_must_match(label: str, crl_name: bytes, point:
     assert ask(crl(CA, extensions=[scope(crl_name)]), about=who).reason == code
 
 
+def test_the_words_of_a_wrong_scope() -> None:
+    """CRL-3: the words name the URL of the scope where it has one."""
+    with_url = ask(crl(CA, extensions=[scope(full_name(uri("http://x.test/2.crl")))]))
+    assert with_url.detail.endswith("its distribution point http://x.test/2.crl isn't one of the certificate's")
+    without = ask(crl(CA, extensions=[scope(full_name(directory_name(name_of(OTHER))))]))
+    assert without.detail.endswith("it is of another scope")
+
+
 def test_listed_out_of_scope_says_nothing() -> None:
     """CRL-3: an entry on a CRL that isn't meant for the certificate isn't about it."""
     who = holder(seq(POINT))

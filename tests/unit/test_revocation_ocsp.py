@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from postseal.core.crl import parse_crl
@@ -153,6 +154,22 @@ def test_algorithm_floor(kind: str, weak_keys: bool, code: str) -> None:
     assert ask(der, about=who, issuer=ca, weak_keys=weak_keys).reason == code
 
 
+def test_weak_keys_and_appointments() -> None:
+    """OCSP-6: a CA key of 1024 bits and a responder certificate signed with SHA-1 count only with weak_keys."""
+    weak = authority("Weak CA", kind="rsa1024")
+    who = weak.issue("w@example.test", kind="p256")
+    der = Ocsp([Answer(who, weak)], weak).der()
+    assert ask(der, about=who, issuer=weak).reason == "rev.weak-algorithm"
+    assert ask(der, about=who, issuer=weak, weak_keys=True).reason == "rev.ocsp"
+    ca = authority("RSA CA")
+    who, old = ca.issue("r@example.test"), responder(ca, hash_algorithm=hashes.SHA1())
+    der = Ocsp([Answer(who, ca)], old, certificates=[old]).der()
+    refused = ask(der, about=who, issuer=ca)
+    assert refused.reason == "rev.unauthorized-responder"
+    assert "responder's certificate is signed with SHA-1" in refused.detail
+    assert ask(der, about=who, issuer=ca, weak_keys=True).reason == "rev.ocsp"
+
+
 @pytest.mark.parametrize("status", ["good", "revoked"])
 def test_wrong_signature(status: str) -> None:
     """OCSP-6: neither good nor revoked counts without a signature that verifies."""
@@ -296,6 +313,13 @@ def test_times(this_update: datetime, next_update: datetime | None, produced_at:
     """OCSP-12: thisUpdate, nextUpdate and producedAt with the skew; an answer without nextUpdate isn't believed."""
     answer = Answer(ALICE, CA, this_update=this_update, next_update=next_update)
     assert ask(Ocsp([answer], CA, produced_at=produced_at).der()).reason == code
+
+
+def test_stale_answers_keep_their_dates() -> None:
+    """OCSP-12: the verdict on an answer that is out of date says of when it is."""
+    verdict = ask(direct(this_update=NOW - 3 * DAY, next_update=NOW - DAY))
+    assert (verdict.this_update, verdict.next_update) == (NOW - 3 * DAY, NOW - DAY)
+    assert verdict.detail == f"OCSP answer from {OCSP_URL}: it is out of date since 2026-05-31T12:00:00Z"
 
 
 def test_stale_revocation_counts() -> None:

@@ -85,6 +85,7 @@ class Crl:
     _starts: array[int] = field(repr=False, default_factory=lambda: array("I"))
     _odd: tuple[int, ...] = field(repr=False, default=())
     _foreign_from: int = field(repr=False, default=-1)
+    _located: dict[bytes, int] = field(repr=False, default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Crl) and self.sha256 == other.sha256
@@ -99,7 +100,13 @@ class Crl:
 
     def find(self, serial: bytes) -> Entry | None:
         """The entry of a serial number, given as canonical content octets of its DER INTEGER (CRL-16)."""
-        at = self._locate(serial)
+        at = self._located.get(serial)
+        if at is None:
+            at = self._locate(serial)
+            # A search through a million entries takes 10 ms; a gateway asks about the same certificates again and again.
+            if len(self._located) >= _MAX_REMEMBERED:
+                self._located.clear()
+            self._located[serial] = at
         return None if at < 0 else _read_entry(self.der, at, self._foreign_from < 0 or at < self._foreign_from)
 
     def _locate(self, serial: bytes) -> int:

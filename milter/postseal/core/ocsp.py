@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _BASIC, _NONCE = "1.3.6.1.5.5.7.48.1.1", "1.3.6.1.5.5.7.48.1.2"
 _HASH_OIDS = {"sha1": "1.3.14.3.2.26", "sha256": "2.16.840.1.101.3.4.2.1"}
 _HASH_NAMES = {oid: name for name, oid in _HASH_OIDS.items()}
-# RFC 6960 §4.4.2 to §4.4.4 and §4.4.8: extensions that change nothing for us. certificateIssuer isn't among them.
+# RFC 6960 §4.4.2 to §4.4.8: extensions that change nothing for us. certificateIssuer isn't among them.
 _UNDERSTOOD = frozenset(
     {_NONCE, *(f"1.3.6.1.5.5.7.48.1.{n}" for n in (3, 6, 7, 9)), "2.5.29.21", "2.5.29.23", "2.5.29.24"}
 )
@@ -107,13 +107,13 @@ def build_request(question: Question, hash: str = "sha256", nonce: bytes = b"") 
 def http_request(url: str, der: bytes) -> tuple[str, str, bytes]:
     """Method, URL and body of the request: GET when the whole URL has at most 255 octets, else POST (OCSP-14).
 
-    A POST needs Content-Type application/ocsp-request (RFC 6960 §A.1).
+    A POST needs Content-Type application/ocsp-request (RFC 6960 Appendix A.1).
     """
     encoded = base64.b64encode(der).decode("ascii")
     for plain, escaped in (("+", "%2B"), ("/", "%2F"), ("=", "%3D")):
         encoded = encoded.replace(plain, escaped)
-    target = url.rstrip("/") + "/" + encoded
-    # RFC 9919 §6: GET, so that caches help, as long as the URL is short. A query in the URL leaves no room for a path.
+    target = (url if url.endswith("/") else url + "/") + encoded
+    # RFC 6960 Appendix A.1: GET, so that caches help, as long as the URL is short. Behind a query there is no place for it.
     if len(target) <= _MAX_GET and "?" not in url and "#" not in url:
         return "GET", target, b""
     return "POST", url, der

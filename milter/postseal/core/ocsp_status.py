@@ -25,6 +25,8 @@ _UNDERSTOOD = frozenset(
 # OCSP-8: more certificates of the same name than this are nobody's honest mistake.
 _MAX_CANDIDATES = 4
 
+_STRANGER = "it is signed neither by the CA nor by a responder whose certificate came along"
+
 ListedBy = Callable[[bytes], str]
 """Given a serial number, the URL of an authentic CRL of the issuer that lists it, or ""."""
 
@@ -88,7 +90,8 @@ def _by_time(
     if single.this_update > later(response.produced_at, settings.skew):
         return _unknown(evidence, "rev.malformed", "thisUpdate is later than producedAt", single=single)
     if single.next_update is None:
-        # RFC 9919 §4: such an answer can't be kept. Without a nonce of ours in it, it can't be told from an old one.
+        # RFC 6960 §2.4: newer information is always available, so it can't be kept. Without a nonce of ours in it, it
+        # can't be told from an old one.
         return _unknown(evidence, "rev.stale", "it has no nextUpdate, so it may be of any age", single=single)
     if single.next_update < single.this_update:
         return _unknown(evidence, "rev.malformed", "nextUpdate is before thisUpdate", single=single)
@@ -126,19 +129,20 @@ def _authorise(
         if _response_verifies(der, issuer.spki):
             return _Authority()
     # OCSP-9: only certificates that came along and that the responder ID names.
-    refused = ""
+    refused = _Authority(_STRANGER)
+    if _is_responder(response, issuer):
+        refused = _Authority("its signature doesn't verify with the key of the CA", "rev.bad-signature")
     candidates = [facts for facts in map(_readable, response.certificates) if facts and _is_responder(response, facts)]
     for candidate in candidates[:_MAX_CANDIDATES]:
-        refused = _delegation_fault(candidate, issuer, settings, at)
-        if refused:
-            continue
-        if not _response_verifies(der, candidate.spki):
-            refused = "its signature doesn't verify with the key of the responder that it names"
-            continue
-        return _own_revocation(candidate, listed_by)
-    if refused.startswith("its signature") or (not refused and _is_responder(response, issuer)):
-        return _Authority(refused or "its signature doesn't verify with the key of the CA", "rev.bad-signature")
-    return _Authority(refused or "it is signed neither by the CA nor by a responder whose certificate came along")
+        fault = _delegation_fault(candidate, issuer, settings, at)
+        if fault:
+            refused = _Authority(fault)
+        elif _response_verifies(der, candidate.spki):
+            return _own_revocation(candidate, listed_by)
+        else:
+            words = "its signature doesn't verify with the key of the responder that it names"
+            refused = _Authority(words, "rev.bad-signature")
+    return refused
 
 
 def _own_revocation(candidate: CertificateFacts, listed_by: ListedBy) -> _Authority:
