@@ -1,0 +1,187 @@
+"""The checks of ``postseal doctor``, joined from the configuration, the machine and our own stores. Changes nothing."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.hazmat.backends.openssl import backend
+
+import postseal
+from postseal.config import Config, ConfigProblems, InetSocket, UnixSocket, load_config
+from postseal.config.advice import warnings
+from postseal.core.checkup import Check, Health, openssl_check, postfix_checks
+from postseal.core.errors import PostsealError, Unavailable
+from postseal.sources.clock import SystemClock
+from postseal.sources.decisions import DecisionStore
+from postseal.sources.evidence import EvidenceStore
+from postseal.sources.lookup_client import LookupClient
+from postseal.sources.machine import clock_is_synchronised, connects, may_write, read_postfix, user_name
+from postseal.sources.trust import FolderTrust
+
+
+def examine(config_path: str, postfix_directory: str) -> Iterator[Check]:
+    """Every check, one after the other; one that fails in an unforeseen way is a FAIL of its own, never an exception."""
+    try:
+        config = load_config(config_path)
+    except ConfigProblems as exc:
+        yield from (Check("configuration", Health.FAIL, str(p), "edit the file") for p in exc.problems)
+        return
+    yield Check("configuration", Health.OK, f"{config_path} is valid")
+    yield from (Check("configuration", Health.WARN, text, "edit the file") for text in warnings(config))
+    parts: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
+        ("openssl", lambda: iter((openssl_check(backend.openssl_version_text()),))),
+        ("clock", lambda: _clock(config)),
+        ("directories", lambda: _directories(config)),
+        ("anchors", lambda: _anchors(config)),
+        ("milter", lambda: _milter(config)),
+        ("lookup", lambda: _lookup(config)),
+        ("stores", lambda: _stores(config)),
+        ("postfix", lambda: _postfix(config, postfix_directory)),
+    )
+    for name, part in parts:
+        try:
+            yield from part()
+        except PostsealError as exc:
+            yield Check(name, Health.FAIL, str(exc))
+        except Exception as exc:
+            yield Check(name, Health.FAIL, f"could not be examined: {type(exc).__name__}: {exc}")
+
+
+def _clock(config: Config) -> Iterator[Check]:
+    """A wrong clock makes every certificate and CRL look expired, or revives old ones."""
+    now = SystemClock().now()
+    built = datetime.fromtimestamp(Path(postseal.__file__).stat().st_mtime, now.tzinfo)
+    advice = "timedatectl set-ntp true"
+    if now < built:
+        yield Check("clock", Health.FAIL, f"the clock says {now:%Y-%m-%d}, before postseal was installed", advice)
+    elif clock_is_synchronised() is False:
+        yield Check(
+            "clock",
+            Health.WARN,
+            f"the clock says {now:%Y-%m-%d %H:%M} UTC, and the kernel says it isn't synchronised",
+            advice,
+        )
+    else:
+        yield Check("clock", Health.OK, f"the clock says {now:%Y-%m-%d %H:%M} UTC")
+
+
+def _directories(config: Config) -> Iterator[Check]:
+    certificates = config.certificates
+    for label, path, private in (
+        ("state_directory", config.general.state_directory, True),
+        ("runtime_directory", config.general.runtime_directory, False),
+        ("certificates.directory", certificates.directory, False),
+        ("anchors", certificates.anchors, False),
+        ("intermediates", certificates.intermediates, False),
+    ):
+        yield _directory(label, path, private)
+
+
+def _directory(label: str, path: Path, private: bool) -> Check:
+    try:
+        status = path.stat()
+    except OSError as exc:
+        return Check(label, Health.FAIL, f"{path}: {exc.strerror}", f"install -d -m 0750 {path}")
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISDIR(status.st_mode):
+        return Check(label, Health.FAIL, f"{path} is not a directory", f"mv {path} {path}.old")
+    if mode & 0o002:
+        return Check(label, Health.FAIL, f"{path} can be written by everybody (mode {mode:04o})", f"chmod o-w {path}")
+    if private and mode & 0o004:
+        text = f"{path} can be read by everybody (mode {mode:04o}); it holds addresses"
+        return Check(label, Health.WARN, text, f"chmod o-rx {path}")
+    return Check(label, Health.OK, f"{path} belongs to {user_name(status.st_uid)}, mode {mode:04o}")
+
+
+def _anchors(config: Config) -> Iterator[Check]:
+    trust = FolderTrust(config.certificates.anchors, config.certificates.intermediates, SystemClock())
+    found = trust.anchors()
+    if found:
+        yield Check("anchors", Health.OK, f"{len(found)} root certificates are trusted")
+    else:
+        text = f"{config.certificates.anchors} holds no root certificate, so no recipient's certificate is trusted"
+        yield Check(
+            "anchors", Health.FAIL, text, f"copy the root certificates (PEM or DER) to {config.certificates.anchors}"
+        )
+    for problem in trust.problems():
+        yield Check("anchors", Health.WARN, problem, "replace or remove the file")
+
+
+def _milter(config: Config) -> Iterator[Check]:
+    start = "systemctl start postseal-milter"
+    place = config.milter.socket
+    target = place.path if isinstance(place, UnixSocket) else (place.host, place.port)
+    shown = str(place.path) if isinstance(place, UnixSocket) else f"{place.host}:{place.port}"
+    cause = connects(target)
+    if cause:
+        yield Check("milter", Health.FAIL, f"the milter doesn't listen on {shown}: {cause}", start)
+    else:
+        yield Check("milter", Health.OK, f"the milter listens on {shown}")
+
+
+def _lookup(config: Config) -> Iterator[Check]:
+    try:
+        # No evidence has this name, so nothing is fetched.
+        LookupClient(config.lookup_socket).refresh(["postseal-doctor"], 2.0)
+    except Unavailable as exc:
+        if "only root" not in str(exc):
+            yield Check("lookup", Health.FAIL, str(exc), "systemctl start postseal-lookup")
+            return
+    yield Check("lookup", Health.OK, f"postseal lookup answers on {config.lookup_socket}")
+
+
+def _stores(config: Config) -> Iterator[Check]:
+    try:
+        entries = EvidenceStore(config.evidence_directory, readonly=True).entries()
+        yield Check("evidence", Health.OK, f"the evidence store holds {len(entries)} CRLs and OCSP answers")
+    except PostsealError as exc:
+        yield Check("evidence", Health.FAIL, str(exc), "systemctl restart postseal-lookup")
+    if not config.decisions.keep:
+        yield Check("decisions", Health.OK, "decisions aren't recorded ([decisions] keep = 0)")
+    elif not config.decision_store.exists():
+        yield Check("decisions", Health.OK, "no decision was recorded yet")
+    else:
+        try:
+            newest = DecisionStore(config.decision_store, readonly=True).find(limit=1)
+            yield Check(
+                "decisions",
+                Health.OK,
+                f"the newest decision is of {newest[0].at:%Y-%m-%d %H:%M} UTC" if newest else "no decisions",
+            )
+        except PostsealError as exc:
+            yield Check(
+                "decisions", Health.FAIL, str(exc), f"mv {config.decision_store} {config.decision_store}.damaged"
+            )
+
+
+def _postfix(config: Config, directory: str) -> Iterator[Check]:
+    try:
+        facts = read_postfix(directory)
+    except Unavailable as exc:
+        yield Check(
+            "postfix", Health.FAIL if directory else Health.WARN, str(exc), "postseal doctor --postfix-config DIR"
+        )
+        return
+    place, reinject = config.milter.socket, config.milter.reinject
+    if isinstance(place, UnixSocket) and place.path.exists():
+        user = facts.main.get("mail_owner") or "postfix"
+        cause = may_write(user, place.path)
+        advice = 'write [milter] socket_group = "postfix" in postseal.toml, then: systemctl restart postseal-milter'
+        if cause:
+            yield Check("milter socket", Health.FAIL, f"Postfix can't reach {place.path}: {cause}", advice)
+        else:
+            yield Check("milter socket", Health.OK, f"user {user} may use {place.path}")
+    yield from postfix_checks(
+        facts,
+        unix=str(place.path) if isinstance(place, UnixSocket) else "",
+        host=place.host if isinstance(place, InetSocket) else "",
+        port=place.port if isinstance(place, InetSocket) else 0,
+        reinject=(reinject.host, reinject.port) if reinject else None,
+        size_limit=config.milter.message_size_limit,
+    )
+    if reinject and connects((reinject.host, reinject.port)):
+        text = f"nothing listens on {reinject.host}:{reinject.port}, where second copies go"
+        yield Check("reinject", Health.FAIL, text, "postfix reload")

@@ -1,0 +1,100 @@
+"""``postseal doctor`` against a real Postfix and real services, right and broken in the ways that happen."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.daemon import Daemon, run_postseal
+from support.pki import authority
+from support.postfix import PrivatePostfix
+
+pytestmark = pytest.mark.root
+
+
+def doctor(daemon: Daemon, postfix: PrivatePostfix, *more: str) -> tuple[int, dict[str, tuple[str, str, str]]]:
+    """Exit code, and name -> result, text, advice of what isn't ok."""
+    done = run_postseal(
+        "doctor", "--json", "--config", str(daemon.config_file), "--postfix-config", str(postfix.etc), *more
+    )
+    assert done.stderr == ""
+    checks = json.loads(done.stdout)["checks"]
+    return done.returncode, {c["check"]: (c["result"], c["text"], c["advice"]) for c in checks if c["result"] != "ok"}
+
+
+@pytest.fixture
+def house(scratch: Path) -> Iterator[tuple[Daemon, PrivatePostfix]]:
+    """Services and a Postfix that fit together."""
+    daemon = Daemon(scratch / "d", "run", settings={"milter": {"message_size_limit": 10_000_000}})
+    (daemon.anchors / "root.pem").write_bytes(authority("Root").pem)
+    daemon.state.chmod(0o750)
+    postfix = PrivatePostfix(scratch / "pf", daemon.milter, 1, message_size_limit=10_000_000)
+    daemon.settings["milter"]["reinject"] = f"127.0.0.1:{postfix.reinject_port}"
+    daemon.write()
+    with daemon, postfix:
+        yield daemon, postfix
+
+
+def test_a_good_set_up_passes_and_each_broken_part_is_named(house: tuple[Daemon, PrivatePostfix]) -> None:
+    """One start of everything, then one mistake after the other, as an administrator would make them."""
+    daemon, postfix = house
+    code, found = doctor(daemon, postfix)
+    assert {name for name, (result, _, _) in found.items() if result == "fail"} == set()
+    assert code == 0
+    assert set(found) <= {"clock", "configuration"}, (
+        "a machine without time service and a socket for all are only warned about"
+    )
+
+    main = postfix.etc / "main.cf"
+    text = main.read_text()
+    main.write_text(text.replace("milter_default_action = tempfail", "milter_default_action = accept"))
+    code, found = doctor(daemon, postfix)
+    assert code == 1
+    assert found["milter_default_action"][2] == "postconf -e 'milter_default_action = tempfail'"
+
+    main.write_text(text.replace("smtpd_milters = unix", "smtpd_milters = inet:localhost:1 #", 1))
+    assert doctor(daemon, postfix)[1]["smtpd_milters"][0] == "fail"
+    main.write_text(text)
+
+    master = postfix.etc / "master.cf"
+    services = master.read_text()
+    master.write_text(services.replace("-o smtpd_milters=\n", "-o smtpd_proxy_filter=\n"))
+    assert "asks milters itself" in doctor(daemon, postfix)[1]["reinject"][1]
+    master.write_text(services)
+
+    os.chmod(daemon.run / "milter.sock", 0o600)
+    assert "postfix may not write to it (mode 0600" in doctor(daemon, postfix)[1]["milter socket"][1]
+    os.chmod(daemon.run / "milter.sock", 0o666)
+    daemon.run.chmod(0o700)
+    assert f"postfix may not enter {daemon.run} (mode 0700" in doctor(daemon, postfix)[1]["milter socket"][1]
+    daemon.run.chmod(0o755)
+
+    daemon.certificates.chmod(0o777)
+    assert doctor(daemon, postfix)[1]["certificates.directory"][2] == f"chmod o-w {daemon.certificates}"
+    daemon.certificates.chmod(0o755)
+
+    (daemon.anchors / "root.pem").unlink()
+    assert "no root certificate" in doctor(daemon, postfix)[1]["anchors"][1]
+
+    daemon.stop()
+    _, found = doctor(daemon, postfix)
+    assert found["milter"][2] == "systemctl start postseal-milter"
+    assert found["lookup"][2] == "systemctl start postseal-lookup"
+
+
+def test_without_postfix_and_with_a_wrong_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "postseal.toml"
+    config.write_text("[milter]\nworkers = -1\n[log]\nx = 1\n")
+    done = run_postseal("doctor", "--config", str(config))
+    assert done.returncode == 1
+    assert done.stdout.count("FAIL  configuration: ") == 2
+    assert done.stdout.endswith("2 checks: 2 failed, 0 warnings\n")
+    config.write_text("")
+    done = run_postseal("doctor", "--config", str(config), "--postfix-config", str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert "FAIL  postfix: postconf -c" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
