@@ -144,7 +144,8 @@ class MilterClient:
                 found.progress += 1
             elif kind.encode() in (b"a", b"c", b"d", b"r", b"t", b"y"):
                 found.kind = kind
-                found.reply = data.rstrip(b"\0").decode()
+                # On the wire a percent sign is doubled; the MTA takes it for a format.
+                found.reply = data.rstrip(b"\0").decode().replace("%%", "%")
                 return found
             else:
                 found.edits.append((kind, data))

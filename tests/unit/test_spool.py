@@ -85,8 +85,7 @@ def test_a_full_disk_is_unavailable(tmp_path: Path) -> None:
     try:
         spool = Spool(0, tmp_path)
         with pytest.raises(Unavailable, match="No space left on device"):
-            for _ in range(100):
-                spool.append(b"x" * 4096)
+            spool.append(b"x" * 400_000)
         spool.close()
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)

@@ -120,9 +120,10 @@ class Session:
     def failed(self, ctx: Any, step: str, exc: BaseException, may_answer: bool) -> int:
         """An exception in a callback: 4xx now where an answer is allowed, else at the next one that is."""
         if self._job is None:
-            self._broken = exc
+            if step in _FIRST:
+                self._broken = exc
             self._sealing.log.error(f"internal error in {step}: {traceback_text(exc)}")
-            return int(milter.TEMPFAIL) if may_answer else int(milter.CONTINUE)
+            return int(milter.TEMPFAIL) if may_answer else self._quiet(_NR_OF.get(step, 0))
         reply = self._job.fail(exc)
         if not may_answer:
             return self._quiet(_NR_OF.get(step, 0))
@@ -179,6 +180,7 @@ _NR_OF = {
     "header": milter.P_NR_HDR,
     "body": milter.P_NR_BODY,
 }
+_FIRST = ("negotiate", "connect")
 _LAST = ("eoh", "eom")
 
 
