@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
 from postseal.core.cms import structures as cms
 from postseal.core.cms.ber import MAX_DEPTH, to_der
-from postseal.core.cms.reader import CANNOT_OPEN, classify, content_type_of, open_enveloped, parse_enveloped
+from postseal.core.cms.reader import CANNOT_OPEN, classify, open_enveloped, parse_enveloped, well_formed_type
 from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
 from postseal.core.message import Field
@@ -337,7 +337,7 @@ def test_signed_mail_is_signed_whichever_form_it_has() -> None:
     assert classify((multipart,), b"--b\r\n") is Protection.SIGNED
     oid = asn1.encode_der(cms.SIGNED_DATA)
     opaque = definite(0x30, oid, definite(0xA0, definite(0x30, b"\x02\x01\x01")))
-    assert content_type_of(opaque) == cms.SIGNED_DATA
+    assert well_formed_type(opaque) == cms.SIGNED_DATA
     assert classify((SMIME, BASE64), in_base64(opaque)) is Protection.SIGNED
     compressed = definite(0x30, asn1.encode_der(cms.COMPRESSED_DATA), definite(0xA0, definite(0x30, b"\x02\x01\x00")))
     assert classify((SMIME, BASE64), in_base64(compressed)) is Protection.NONE

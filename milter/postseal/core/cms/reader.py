@@ -70,16 +70,20 @@ def parse_enveloped(octets: bytes) -> Enveloped:
         raise BadData(f"not an encrypted CMS message: {exc}") from exc
 
 
-def content_type_of(octets: bytes) -> Oid | None:
-    """The type that a ContentInfo names, without a look at what it holds; None when it isn't one."""
-    try:
-        return asn1.decode_der(cms.ContentInfo, octets).content_type
-    except ValueError:
-        pass
-    try:
-        return asn1.decode_der(cms.ContentInfo, to_der(octets)).content_type
-    except (ValueError, BadData):
-        return None
+def well_formed_type(octets: bytes) -> Oid | None:
+    """The type of a CMS object in DER or BER; of the encrypted types only when all of it is well formed, else None."""
+    for form in (bytes, to_der):
+        try:
+            der = form(octets)
+            kind = asn1.decode_der(cms.ContentInfo, der).content_type
+            if kind in (cms.ENVELOPED_DATA, cms.AUTH_ENVELOPED_DATA):
+                _parse(der)
+            return kind
+        except ValueError:
+            continue
+        except BadData:
+            return None
+    return None
 
 
 def _parse(der: bytes) -> Enveloped:
@@ -385,16 +389,10 @@ def classify(fields: Sequence[Field], body: bytes) -> Protection:
     if claimed is None:
         return Protection.NONE
     octets = decode_body(fields, body)
-    if octets is not None:
-        try:
-            parse_enveloped(octets)
+    kind = None if octets is None else well_formed_type(octets)
+    if kind is not None:
+        if kind in (cms.ENVELOPED_DATA, cms.AUTH_ENVELOPED_DATA):
             return Protection.ENCRYPTED
-        except BadData:
-            pass
-        kind = content_type_of(octets)
-        if kind == cms.SIGNED_DATA:
-            return Protection.SIGNED
-        if kind is not None and kind not in (cms.ENVELOPED_DATA, cms.AUTH_ENVELOPED_DATA):
-            return Protection.NONE
+        return Protection.SIGNED if kind == cms.SIGNED_DATA else Protection.NONE
     says_signed = claimed.parameters.get("smime-type", "").lower() in ("signed-data", "certs-only", "compressed-data")
     return Protection.NONE if says_signed else Protection.CLAIMED_ONLY
