@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding
 
+from postseal.core.certs import load_certificate
 from support.pki import DAY, HOUR, NOW, Authority, Leaf
 
 CRL_URL = "http://crl.example.test/ca.crl"
@@ -301,3 +302,10 @@ class Ocsp:
         certificates = node(0xA0, seq(*(c.certificate.der for c in self.certificates))) if self.certificates else b""
         basic = seq(data, algorithm(kind), node(3, b"\x00", signature), certificates)
         return seq(node(0x0A, bytes((self.status,))), node(0xA0, seq(oid(self.response_type), octets(basic))))
+
+
+def signed_again(leaf: Leaf, ca: Authority, old: str, new: str) -> Leaf:
+    """The same certificate with another RSA signature algorithm, also one that honest builders refuse."""
+    tbs = leaf.certificate.x509.tbs_certificate_bytes.replace(algorithm(old), algorithm(new), 1)
+    der = seq(tbs, algorithm(new), node(3, b"\x00", sign(ca.key, new, tbs)))
+    return Leaf(load_certificate(der), leaf.key)

@@ -143,6 +143,8 @@ def test_words_for_the_administrator() -> None:
     verdict = decide(NO_CRL, question=CRL_ONLY)
     assert verdict.detail == f"Could not retrieve URL {CRL_URL}: connection refused"
     assert verdict.source == CRL_URL
+    complete = NoAnswer(CRL_URL, "rev.timeout", f"Could not retrieve URL {CRL_URL}: too slow", NOW)
+    assert decide(complete, question=CRL_ONLY).detail == complete.detail
     stale = decide(STALE_CRL, NO_CRL, question=CRL_ONLY)
     assert stale.detail == (
         f"CRL from {CRL_URL}: it is out of date since 2026-05-31T12:00:00Z; "
@@ -156,7 +158,11 @@ def test_nothing_at_hand() -> None:
     nothing = Question(CA.issue("n@example.test", kind="p256").certificate, CA.certificate, (), ())
     assert decide(question=nothing).reason == "rev.none-declared"
     assert decide().reason == "rev.no-evidence"
-    assert decide(question=CRL_ONLY, order=Order.OCSP_ONLY).status is Status.UNKNOWN
+    assert decide().source == CRL_URL
+    assert decide(order=Order.OCSP_FIRST).source == OCSP_URL
+    left_out = decide(question=CRL_ONLY, order=Order.OCSP_ONLY)
+    assert (left_out.status, left_out.reason) == (Status.UNKNOWN, "rev.none-declared")
+    assert left_out.detail == "the certificate names no source that the order ocsp-only allows"
     assert not decide(question=nothing).forbids
 
 
@@ -193,6 +199,8 @@ def test_an_exception_in_one_source_spoils_no_other(
     verdict = decide(mine)
     assert (verdict.status, verdict.reason, verdict.source) == (Status.UNKNOWN, "rev.malformed", mine.url)
     assert type(error).__name__ in verdict.detail
+    only = Order.CRL_ONLY if part == "check_crl" else Order.OCSP_ONLY
+    assert decide(mine, order=only).reason == "rev.malformed"
     assert decide(mine, other).status is Status.GOOD
 
 
@@ -261,6 +269,7 @@ def test_how_long_a_verdict_is_kept() -> None:
     assert recheck_at(decide(NO_CRL), NOW) == NOW + MINUTE
     assert recheck_at(decide(BAD_CRL), NOW, HOUR) == NOW + HOUR
     assert usable_until(BOTH_URLS, [GOOD_CRL], RevocationSettings(), NOW) == NOW + 7 * DAY
+    assert usable_until(BOTH_URLS, [ends_soon, GOOD_CRL], RevocationSettings(), NOW) == NOW + 7 * DAY
     assert usable_until(BOTH_URLS, [NO_CRL], RevocationSettings(), NOW) is None
 
 

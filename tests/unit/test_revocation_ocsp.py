@@ -8,13 +8,24 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from postseal.core.crl import parse_crl
 from postseal.core.evidence import CrlEvidence, OcspEvidence, Question
 from postseal.core.revocation import RevocationSettings, Status, Verdict, judge
-from support.evidence import CRITICAL_UNKNOWN, CRL_URL, OCSP_URL, Answer, Ocsp, crl, entry, name_of, node, seq
+from support.evidence import (
+    CRITICAL_UNKNOWN,
+    CRL_URL,
+    OCSP_URL,
+    Answer,
+    Ocsp,
+    crl,
+    entry,
+    name_of,
+    node,
+    seq,
+    signed_again,
+)
 from support.pki import DAY, HOUR, NOW, Authority, Leaf, authority, key, name, usage
 
 CA = authority("Issuing CA", kind="p256")
@@ -162,7 +173,7 @@ def test_weak_keys_and_appointments() -> None:
     assert ask(der, about=who, issuer=weak).reason == "rev.weak-algorithm"
     assert ask(der, about=who, issuer=weak, weak_keys=True).reason == "rev.ocsp"
     ca = authority("RSA CA")
-    who, old = ca.issue("r@example.test"), responder(ca, hash_algorithm=hashes.SHA1())
+    who, old = ca.issue("r@example.test"), signed_again(responder(ca), ca, "sha256", "sha1")
     der = Ocsp([Answer(who, ca)], old, certificates=[old]).der()
     refused = ask(der, about=who, issuer=ca)
     assert refused.reason == "rev.unauthorized-responder"
