@@ -441,6 +441,24 @@ def test_prefetch_survives_an_outage_within_the_window(bench: Bench) -> None:
     assert bench.failures(asked) == []
 
 
+def test_ocsp_is_fetched_ahead_while_it_is_used(bench: Bench) -> None:
+    """CACHE-2: for two weeks after the last question, not for ever; then the answer is dropped."""
+    asked = question(ocsp=(OCSP,))
+    answer = Responder(ROOT)
+    bench.web.answers[OCSP] = responder(answer)
+    bench.ask(asked)
+    (entry,) = bench.store.entries()
+    for day in (1, 2):
+        bench.clock.advance(timedelta(minutes=10))
+        bench.store.postpone(entry.name, bench.clock.now())
+        assert bench.prefetch() == 1
+        assert answer.asked == 1 + day
+    bench.clock.advance(timedelta(days=15))
+    bench.store.postpone(entry.name, bench.clock.now())
+    assert bench.prefetch() == 0
+    assert bench.store.entries() == ()
+
+
 def test_prefetch_is_conditional(bench: Bench) -> None:
     """A refresh sends the validators; 304 keeps the CRL and plans the next fetch. A CRL that is lost is fetched whole."""
     asked = question(CRL)

@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from cachetools import LRUCache, TTLCache
 
 from postseal.app import freshness
+from postseal.app.lookup_ports import Entry, Http, Store
 from postseal.app.ports import Clock, TrustStore
 from postseal.core import ocsp
 from postseal.core.certs import Certificate
 from postseal.core.crl import Crl, parse_crl, signature_valid
 from postseal.core.errors import BadData, PostsealError, Unavailable
-from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, question_for
+from postseal.core.evidence import CrlEvidence, NoAnswer, OcspEvidence, Question, question_for
 from postseal.core.path import Anchor, PathFault, PathSettings, build_path
 from postseal.core.revocation import Order, RevocationSettings, Status, judge, still_needed
 from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
@@ -36,79 +36,8 @@ REQUESTS_PER_ASK = 6
 _PER_HOST = 2
 _MAX_BUDGET = 60.0
 _BREAKER = 5
+_ASKERS = 256
 _ANCHORED_FOR = 60.0
-
-
-class Http(Protocol):
-    """``sources.fetch.Fetcher``."""
-
-    def get(self, url: str, *, max_size: int, deadline: float, headers: Mapping[str, str] | None = None) -> Transfer: ...
-
-    def post(self, url: str, body: bytes, *, content_type: str, max_size: int, deadline: float) -> Transfer: ...
-
-
-class UrlState(Protocol):
-    @property
-    def etag(self) -> str: ...
-    @property
-    def last_modified(self) -> str: ...
-    @property
-    def failures(self) -> int: ...
-    @property
-    def retry_at(self) -> datetime | None: ...
-    @property
-    def responder_hash(self) -> str: ...
-
-
-class Entry(Protocol):
-    @property
-    def kind(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def chain(self) -> tuple[Certificate, ...]: ...
-    @property
-    def certificate(self) -> Certificate | None: ...
-    @property
-    def url(self) -> str: ...
-    @property
-    def next_update(self) -> datetime | None: ...
-
-
-class Store(Protocol):
-    """``sources.evidence.EvidenceStore`` opened for writing."""
-
-    def evidence(self, question: Question) -> tuple[Evidence, ...]: ...
-
-    def url_state(self, url: str) -> UrlState: ...
-
-    def host_state(self, host: str) -> tuple[int, datetime | None]: ...
-
-    def crl_of(self, issuer: Certificate, idp: bytes | None) -> CrlEvidence | None: ...
-
-    def due(self, at: datetime, used_since: datetime) -> Sequence[Entry]: ...
-
-    def store_crl(
-        self, crl: Crl, chain: tuple[Certificate, ...], url: str, at: datetime, refresh_at: datetime | None, *,
-        etag: str = "", last_modified: str = "",
-    ) -> None: ...  # fmt: skip
-
-    def store_ocsp(
-        self, question: Question, chain: tuple[Certificate, ...], der: bytes, url: str, at: datetime,
-        refresh_at: datetime, this_update: datetime | None, next_update: datetime | None,
-    ) -> None: ...  # fmt: skip
-
-    def still_current(self, url: str, at: datetime, refresh_at: datetime) -> None: ...
-
-    def postpone(self, name: str, refresh_at: datetime) -> None: ...
-
-    def record_failure(
-        self, failure: NoAnswer, count: int, host: str, host_count: int, host_until: datetime
-    ) -> None: ...
-
-    def record_success(self, url: str, host: str) -> None: ...
-
-    def remember_hash(self, url: str, name: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +52,13 @@ class LookupSettings:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """One URL to fetch, for whom. ``chain`` is the validated path of the issuer, issuer first."""
+    """One URL to fetch, for whom. ``chain`` is the validated path of the issuer, issuer first; ``asked`` False: ahead."""
 
     kind: str
     url: str
     chain: tuple[Certificate, ...]
     question: Question | None
+    asked: bool = True
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -177,6 +107,7 @@ class Lookups:
         self._warn = warn
         self._chance = chance
         self._lock = threading.Lock()
+        self._pruned: datetime | None = None
         self._flights: dict[tuple[str, ...], Future[Outcome]] = {}
         self._fresh: LRUCache[tuple[str, ...], float] = LRUCache(10_000)
         self._hosts: LRUCache[str, threading.BoundedSemaphore] = LRUCache(10_000)
@@ -184,7 +115,7 @@ class Lookups:
             10_000, _ANCHORED_FOR, timer=clock.monotonic
         )
         self._fetchers = ThreadPoolExecutor(settings.concurrency, "fetch")
-        self._askers = ThreadPoolExecutor(64, "ask")
+        self._askers = ThreadPoolExecutor(_ASKERS, "ask")
 
     def ask(self, questions: Sequence[Question], budget: float) -> int:
         """Fetch what ``questions`` need; returns after at most ``budget`` seconds. The number of questions refused."""
@@ -212,6 +143,9 @@ class Lookups:
         """Start to fetch again what is due (CACHE-2); returns how many flights were started."""
         at = self._clock.now()
         started = 0
+        if self._pruned is None or at - self._pruned > timedelta(hours=1):
+            self._store.prune(at)
+            self._pruned = at
         for entry in self._store.due(at, at - timedelta(days=14)):
             # A success plans the next fetch itself; this only keeps a failure from coming back at once.
             self._store.postpone(entry.name, at + freshness.retry_soon(entry.next_update, at))
@@ -275,7 +209,7 @@ class Lookups:
         except Unavailable:
             return None
         question = question_for(entry.certificate, entry.chain[0]) if entry.certificate is not None else None
-        return Errand(entry.kind, entry.url, entry.chain, question)
+        return Errand(entry.kind, entry.url, entry.chain, question, asked=False)
 
     # ---- one question ---------------------------------------------------------------------------------------------------
 
@@ -430,8 +364,9 @@ class Lookups:
         this_update, next_update = verdict.this_update or at, verdict.next_update
         refresh_at = freshness.refresh_at(this_update, next_update, transfer.max_age, at, self._chance, latest=0.75)
         self._store.store_ocsp(
-            question, errand.chain, transfer.body, errand.url, at, refresh_at, verdict.this_update, next_update
-        )
+            question, errand.chain, transfer.body, errand.url, at, refresh_at, verdict.this_update, next_update,
+            asked=errand.asked,
+        )  # fmt: skip
         return self._landed(errand, freshness.rest(this_update, next_update))
 
     def _ask_responder(self, url: str, question: Question, hash_name: str, deadline: float) -> Transfer:

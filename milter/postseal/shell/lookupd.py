@@ -24,7 +24,7 @@ from postseal.sources.notify import notify, watchdog_interval
 from postseal.wiring.lookup import build_lookups, build_store
 
 SOCKET_MODE = 0o660
-MAX_CLIENTS = 64
+MAX_CLIENTS = 256
 _REQUEST_TIME = 5.0
 _DRAIN = 5.0
 _PREFETCH_EVERY = 15.0

@@ -19,13 +19,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cachetools import LRUCache
-from sqlalchemy import Connection, Row, delete, or_, select, text
+from sqlalchemy import Connection, Row, delete, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from postseal.core.certs import Certificate
@@ -36,45 +36,9 @@ from postseal.sources import evidence_tables as t
 from postseal.sources.store import adopt, cause, create_directory, create_private, is_damage, open_engine
 
 _CRL_CACHE_BYTES = 256 * 1024 * 1024
-_MAX_CRLS_PER_QUESTION = 16
 # CACHE-10: negative entries are bounded too.
 _MAX_FAILURES = 10_000
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class UrlState:
-    """What is known about a URL: validators for a conditional request, when it last answered, and its failures in a row."""
-
-    etag: str = ""
-    last_modified: str = ""
-    answered_at: datetime | None = None
-    failures: int = 0
-    retry_at: datetime | None = None
-    responder_hash: str = "sha256"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One piece of evidence as listed: ``kind`` is crl or ocsp, ``name`` is what ``show`` and ``forget`` take.
-
-    ``chain`` is the path of the issuer, issuer first; ``certificate`` the subject of an OCSP answer.
-    """
-
-    kind: str
-    name: str
-    issuer: Certificate
-    chain: tuple[Certificate, ...]
-    certificate: Certificate | None
-    url: str
-    urls: tuple[str, ...]
-    size: int
-    number: int | None
-    entries: int
-    this_update: datetime | None
-    next_update: datetime | None
-    fetched_at: datetime
-    refresh_at: datetime | None
 
 
 class EvidenceStore:
@@ -109,7 +73,7 @@ class EvidenceStore:
             if kept is not None and kept[0] == generation != 0:
                 return kept[1]
             with self._reading() as connection:
-                rows = _rows_for(connection, question)
+                rows = t.rows_for(connection, question)
             found = self._found(*rows)
             # A CRL that was replaced between reading its row and its file isn't damaged: look again.
             if last or self.generation() == generation or not any(isinstance(e, str) for e in found):
@@ -141,14 +105,14 @@ class EvidenceStore:
         """Changes with every commit; 0 while there is no store."""
         return self._counter.value()
 
-    def url_state(self, url: str) -> UrlState:
+    def url_state(self, url: str) -> t.UrlState:
         """What is known about ``url``; all defaults if nothing."""
         with self._reading() as connection:
             row = connection.execute(select(t.url).where(t.url.c.url == url)).first()
             failure = connection.execute(select(t.failure).where(t.failure.c.url == url)).first()
-        state = UrlState()
+        state = t.UrlState()
         if row is not None:
-            state = UrlState(row.etag, row.last_modified, t.moment(row.answered_at), responder_hash=row.responder_hash)
+            state = t.UrlState(row.etag, row.last_modified, t.moment(row.answered_at), responder_hash=row.responder_hash)
         if failure is not None:
             state = replace(state, failures=failure.tries, retry_at=t.moment(failure.retry_at))
         return state
@@ -159,7 +123,7 @@ class EvidenceStore:
             row = connection.execute(select(t.host).where(t.host.c.host == host)).first()
         return (row.tries, t.moment(row.retry_at)) if row is not None else (0, None)
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[t.Entry, ...]:
         """All evidence, CRLs first, ordered by issuer."""
         with self._reading() as connection:
             rows = list(connection.execute(select(t.crl, t.issuer.c.chain).join_from(t.crl, t.issuer)))
@@ -169,7 +133,7 @@ class EvidenceStore:
                 aliases.setdefault((row.issuer_key, row.idp), []).append(row.url)
         found = [t.crl_entry(row, aliases.get((row.issuer_key, row.idp), [])) for row in rows]
         found += [t.ocsp_entry(row) for row in answers]
-        return tuple(Entry(**values) for values in sorted(found, key=lambda v: (v["kind"], v["issuer"].name, v["name"])))
+        return tuple(t.Entry(**values) for values in sorted(found, key=lambda v: (v["kind"], v["issuer"].name, v["name"])))
 
     def failures(self) -> tuple[NoAnswer, ...]:
         """All URLs that are being left alone after failures."""
@@ -177,7 +141,7 @@ class EvidenceStore:
             rows = list(connection.execute(select(t.failure).order_by(t.failure.c.url)))
         return tuple(NoAnswer(r.url, r.why, r.detail, t.moment(r.at), t.moment(r.retry_at)) for r in rows)
 
-    def due(self, at: datetime, used_since: datetime) -> tuple[Entry, ...]:
+    def due(self, at: datetime, used_since: datetime) -> tuple[t.Entry, ...]:
         """CACHE-2: evidence whose time to be fetched again has come, and whose URL isn't left alone."""
         with self._reading() as connection:
             blocked = set(
@@ -194,7 +158,7 @@ class EvidenceStore:
     def crl_of(self, issuer: Certificate, idp: bytes | None) -> CrlEvidence | None:
         """The CRL that is stored for this key and scope, if it can be read."""
         with self._reading() as connection:
-            row = connection.execute(select(t.crl).where(_scope(issuer, idp))).first()
+            row = connection.execute(select(t.crl).where(t.scope(issuer, idp))).first()
         crl = self._load(row.sha256) if row is not None else None
         return CrlEvidence(crl, row.url, t.moment(row.fetched_at)) if row is not None and crl is not None else None
 
@@ -221,7 +185,7 @@ class EvidenceStore:
 
         def write(connection: Connection) -> str | None:
             t.put_issuer(connection, chain)
-            old = connection.scalar(select(t.crl.c.sha256).where(_scope(issuer, idp)))
+            old = connection.scalar(select(t.crl.c.sha256).where(t.scope(issuer, idp)))
             t.put(connection, t.crl, ("issuer_key", "idp"), {
                 "issuer_key": issuer.key_id, "idp": idp, "sha256": crl.sha256, "size": len(crl.der),
                 "number": None if crl.number is None else str(crl.number), "entries": crl.entry_count,
@@ -242,17 +206,22 @@ class EvidenceStore:
 
     def store_ocsp(
         self, question: Question, chain: tuple[Certificate, ...], der: bytes, url: str, at: datetime,
-        refresh_at: datetime, this_update: datetime | None, next_update: datetime | None,
+        refresh_at: datetime, this_update: datetime | None, next_update: datetime | None, *, asked: bool = True,
     ) -> None:  # fmt: skip
-        """File an OCSP answer that was judged for ``question``. ``chain`` begins with the question's issuer."""
+        """File an OCSP answer that was judged for ``question``. ``chain`` begins with the question's issuer.
+
+        ``asked`` False means that it was fetched ahead, which doesn't count as use of it.
+        """
         keys = t.ocsp_keys(question)
 
         def write(connection: Connection) -> None:
             t.put_issuer(connection, chain)
+            before = connection.scalar(select(t.ocsp.c.used_at).where(*(t.ocsp.c[k] == v for k, v in keys.items())))
+            used_at = before if before is not None and not asked else t.stamp(at)
             t.put(connection, t.ocsp, tuple(keys), {
                 **keys, "name": t.ocsp_name(keys), "der": der, "certificate": question.certificate.der,
                 "this_update": t.stamp(this_update), "next_update": t.stamp(next_update), "url": url,
-                "fetched_at": t.stamp(at), "refresh_at": t.stamp(refresh_at), "used_at": t.stamp(at),
+                "fetched_at": t.stamp(at), "refresh_at": t.stamp(refresh_at), "used_at": used_at,
             })  # fmt: skip
             t.answered(connection, url, at, "", "")
 
@@ -306,10 +275,16 @@ class EvidenceStore:
         """OCSP-1: which hash of the CertID this responder understands."""
         self._write(lambda connection: t.put(connection, t.url, ("url",), {"url": url, "responder_hash": name}))
 
-    def used(self, question: Question, at: datetime) -> None:
-        """Note that somebody asked, so that the OCSP answer is worth prefetching."""
-        where = [t.ocsp.c[k] == v for k, v in t.ocsp_keys(question).items()]
-        self._write(lambda c: c.execute(t.ocsp.update().where(*where).values(used_at=t.stamp(at))))
+    def prune(self, at: datetime) -> None:
+        """Drop OCSP answers a week after their end, and failures of URLs a week after their last."""
+        week_ago = at.timestamp() - 7 * 86400
+
+        def write(connection: Connection) -> None:
+            connection.execute(delete(t.ocsp).where(t.ocsp.c.next_update < week_ago))
+            connection.execute(delete(t.failure).where(t.failure.c.retry_at < week_ago))
+            connection.execute(delete(t.host).where(t.host.c.retry_at < week_ago))
+
+        self._write(write)
 
     def forget(self, names: Iterable[str]) -> int:
         """Drop evidence by name, and failures by URL; returns how many rows went."""
@@ -476,25 +451,3 @@ class EvidenceStore:
 
 class SQLAlchemyDamage(SQLAlchemyError):
     """The database opens, but isn't what it should be."""
-
-
-def _scope(issuer: Certificate, idp: bytes | None) -> Any:
-    return (t.crl.c.issuer_key == issuer.key_id) & (t.crl.c.idp == (idp or b""))
-
-
-def _rows_for(connection: Connection, question: Question) -> tuple[list[Row[Any]], list[Row[Any]], list[Row[Any]]]:
-    urls = (*question.crl_urls, *question.ocsp_urls)
-    mine = select(t.alias.c.idp).where(
-        t.alias.c.issuer_key == question.issuer.key_id, t.alias.c.url.in_(question.crl_urls)
-    )
-    # CACHE-8: of a partitioned CRL only the parts that the certificate's URLs lead to, and what was imported.
-    crls = (
-        select(t.crl)
-        .where(t.crl.c.issuer_key == question.issuer.key_id)
-        .where(or_(t.crl.c.idp == b"", t.crl.c.idp.in_(mine), t.crl.c.url.startswith("file:")))
-        .order_by(t.crl.c.this_update.desc())
-        .limit(_MAX_CRLS_PER_QUESTION)
-    )
-    answers = select(t.ocsp).where(*(t.ocsp.c[k] == v for k, v in t.ocsp_keys(question).items()))
-    failures = select(t.failure).where(t.failure.c.url.in_(urls))
-    return list(connection.execute(crls)), list(connection.execute(answers)), list(connection.execute(failures))

@@ -9,11 +9,27 @@ import os
 import struct
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, overload
 
-from sqlalchemy import Column, Connection, Float, ForeignKey, Integer, LargeBinary, MetaData, Row, String, Table, delete
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Row,
+    String,
+    Table,
+    delete,
+    or_,
+    select,
+)
 from sqlalchemy.dialects.sqlite import insert
 
 from postseal.core.certs import Certificate, load_certificate
@@ -21,6 +37,7 @@ from postseal.core.evidence import Question
 from postseal.sources.store import create_private
 
 VERSION = 1
+MAX_CRLS_PER_QUESTION = 16
 metadata = MetaData()
 
 issuer = Table(
@@ -94,6 +111,41 @@ UNANSWERED = {"etag": "", "last_modified": "", "answered_at": None}
 def is_name(text: str) -> bool:
     """Could ``text`` name a piece of evidence (64 lower-case hex digits)? It becomes part of a file name."""
     return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class UrlState:
+    """What is known about a URL: validators for a conditional request, when it last answered, and its failures in a row."""
+
+    etag: str = ""
+    last_modified: str = ""
+    answered_at: datetime | None = None
+    failures: int = 0
+    retry_at: datetime | None = None
+    responder_hash: str = "sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One piece of evidence as listed: ``kind`` is crl or ocsp, ``name`` is what ``show`` and ``forget`` take.
+
+    ``chain`` is the path of the issuer, issuer first; ``certificate`` the subject of an OCSP answer.
+    """
+
+    kind: str
+    name: str
+    issuer: Certificate
+    chain: tuple[Certificate, ...]
+    certificate: Certificate | None
+    url: str
+    urls: tuple[str, ...]
+    size: int
+    number: int | None
+    entries: int
+    this_update: datetime | None
+    next_update: datetime | None
+    fetched_at: datetime
+    refresh_at: datetime | None
 
 
 @overload
@@ -184,6 +236,30 @@ def _common(row: Row[Any]) -> dict[str, Any]:
     chain = certificates(row.chain)
     times = {name: moment(getattr(row, name)) for name in ("this_update", "next_update", "fetched_at", "refresh_at")}
     return {"issuer": chain[0], "chain": chain, "url": row.url, **times}
+
+
+def scope(authority: Certificate, idp: bytes | None) -> ColumnElement[bool]:
+    """CACHE-8: the row of a CRL is that of the key which signed it, and of its issuingDistributionPoint."""
+    return (crl.c.issuer_key == authority.key_id) & (crl.c.idp == (idp or b""))
+
+
+def rows_for(connection: Connection, question: Question) -> tuple[list[Row[Any]], list[Row[Any]], list[Row[Any]]]:
+    """What may answer a question: rows of crl (newest first), ocsp and failure."""
+    urls = (*question.crl_urls, *question.ocsp_urls)
+    mine = select(alias.c.idp).where(
+        alias.c.issuer_key == question.issuer.key_id, alias.c.url.in_(question.crl_urls)
+    )
+    # CACHE-8: of a partitioned CRL only the parts that the certificate's URLs lead to, and what was imported.
+    crls = (
+        select(crl)
+        .where(crl.c.issuer_key == question.issuer.key_id)
+        .where(or_(crl.c.idp == b"", crl.c.idp.in_(mine), crl.c.url.startswith("file:")))
+        .order_by(crl.c.this_update.desc())
+        .limit(MAX_CRLS_PER_QUESTION)
+    )
+    answers = select(ocsp).where(*(ocsp.c[k] == v for k, v in ocsp_keys(question).items()))
+    failures = select(failure).where(failure.c.url.in_(urls))
+    return list(connection.execute(crls)), list(connection.execute(answers)), list(connection.execute(failures))
 
 
 class Counter:
