@@ -111,3 +111,34 @@ def drawn(node: Node, indent: str = "") -> Iterator[str]:
         yield f"{indent}{'`-- ' if last else '|-- '}{next(lines)}"
         for line in lines:
             yield f"{indent}{'    ' if last else '|   '}{line}"
+
+
+_SECTIONS = {
+    "ok": "Sealed, or passed as it came",
+    "rcpt": "A recipient whose mail isn't sealed",
+    "policy": "A message that can't be delivered as decided",
+    "mail": "A message that can't be sealed as it is",
+    "sys": "The system",
+    "path": "A certificate without a valid path",
+    "cert": "A certificate that isn't fit, or a remark on it",
+    "rev": "Revocation",
+}
+
+
+def catalogue_as_markdown() -> str:
+    """docs/reasons.md: every code with its sentence, clause and SMTP reply."""
+    lines = ["# Reasons", "", "<!-- Made by: postseal explain --reasons -->", ""]
+    lines += [
+        "Codes in the log (`reason=`), in the journal (`REASON=`, `WARNING_CODE=`) and in `postseal explain`. A code never",
+        "changes its meaning. The reply is what an SMTP client hears when the reason refuses or defers; a rule may turn a",
+        "refusal into a deferral, and then the reply is 451 with the same detail.",
+        "",
+    ]
+    for prefix, title in _SECTIONS.items():
+        lines += [f"## {prefix}: {title}", "", "| code | meaning | clause | reply |", "|---|---|---|---|"]
+        for entry in CATALOGUE.values():
+            if entry.code.startswith(f"{prefix}."):
+                reply = f"{entry.reply} {entry.enhanced}" if entry.reply else ""
+                lines.append(f"| `{entry.code}` | {entry.sentence} | {entry.clause} | {reply} |")
+        lines.append("")
+    return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import Any
 from postseal.config import load_config
 from postseal.core.address import parse_path
 from postseal.core.errors import BadData, Unavailable, Usage
-from postseal.core.explain import drawn, tree
+from postseal.core.explain import catalogue_as_markdown, drawn, tree
 from postseal.core.record import DecisionRecord
 from postseal.core.text import escape
 from postseal.shell.cli.main import add_command
@@ -28,9 +28,14 @@ def register(commands: Any) -> None:
         "--limit", type=int, default=20, metavar="N", help="at most N records, newest first (default 20)"
     )
 
+    parser.add_argument("--reasons", action="store_true", help="list all reasons as Markdown instead")
+
 
 def run(args: argparse.Namespace) -> int:
     """0 when something was recorded, 1 when not."""
+    if args.reasons:
+        sys.stdout.write(catalogue_as_markdown())
+        return 0
     if not (args.queue_id or args.recipient) and args.sender is None:
         raise Usage("explain: give a queue id, or --from and --to")
     config = load_config(args.config)
