@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from postseal.core.cms.reader import open_enveloped, parse_enveloped
+from postseal.app.cms import inspect
+from postseal.core.cms.reader import classify, open_enveloped, parse_enveloped
 from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
+from postseal.core.message import Field, HeaderFault, split_message
+from postseal.core.policy import Protection
 from support.cms import KINDS, recipient, sealed
 from support.pki import Leaf
 
@@ -128,3 +131,50 @@ def test_openssl_reads_our_recipient_list_and_tag_length(tmp_path: Path) -> None
     assert "id-smime-ct-authEnvelopedData" in printed
     assert "INTEGER           :10" in printed
     assert "CN=CMS test root" in printed.replace(" = ", "=")
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        (["-secretkey", "00" * 32, "-secretkeyid", "0102"], "key-encryption-key"),
+        (["-pwri_password", "secret"], "password"),
+    ],
+)
+def test_other_kinds_of_recipients_are_recognised_and_passed_over(
+    options: list[str], kind: str, tmp_path: Path
+) -> None:
+    """RFC 5652 §6.2.3 and §6.2.4 beside a certificate: shown by inspect, and no hindrance to the one who has a key."""
+    leaf = recipient("p256")
+    certificate, _ = save(leaf, tmp_path, "to")
+    der = openssl("cms", "-encrypt", "-binary", "-aes256", "-outform", "DER", *options, certificate, stdin=b"hello")
+    assert {each["kind"] for each in inspect(der)["cms"]["recipients"]} == {kind, "key-agreement"}
+    assert open_enveloped(der, leaf.key, leaf.certificate) == b"hello"
+    assert open_enveloped(der, leaf.key) == b"hello"
+
+
+@pytest.mark.parametrize("cipher", ["-des3", "-camellia256"])
+def test_ciphers_that_we_do_not_open_are_encryption_all_the_same(cipher: str, tmp_path: Path) -> None:
+    leaf = recipient()
+    certificate, _ = save(leaf, tmp_path, "to")
+    der = openssl("cms", "-encrypt", "-binary", cipher, "-outform", "DER", certificate, stdin=b"hello")
+    with pytest.raises(BadData, match="which postseal doesn't open"):
+        open_enveloped(der, leaf.key, leaf.certificate)
+    smime = Field(b"Content-Type", b" application/pkcs7-mime"), Field(b"Content-Transfer-Encoding", b" binary")
+    assert classify(smime, der) is Protection.ENCRYPTED
+
+
+def test_signed_and_compressed_messages_of_openssl_are_not_encrypted(tmp_path: Path) -> None:
+    certificate, key = save(recipient(), tmp_path, "by")
+    signed = openssl("cms", "-sign", "-nodetach", "-signer", certificate, "-inkey", key, stdin=b"hello")
+    fields, body = smime_parts(signed)
+    assert classify(fields, body) is Protection.SIGNED
+    clear = openssl("cms", "-sign", "-signer", certificate, "-inkey", key, stdin=b"hello")
+    assert classify(*smime_parts(clear)) is Protection.SIGNED
+    sealed_too = openssl("cms", "-encrypt", "-aes256", certificate, stdin=signed)
+    assert classify(*smime_parts(sealed_too)) is Protection.ENCRYPTED
+
+
+def smime_parts(message: bytes) -> tuple[tuple[Field, ...], bytes]:
+    parts = split_message(message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    assert not isinstance(parts, HeaderFault)
+    return parts
