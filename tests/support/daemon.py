@@ -58,6 +58,7 @@ class Daemon:
 
     ``settings`` are tables and keys that differ from the defaults made here (loopback is admitted, ``home.test`` is
     internal, the log goes to stderr, which is kept in ``postseal.log``); ``policy`` the ``[[policy]]`` rules.
+    ``launcher`` is what comes before the command: a way to run it as another user.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class Daemon:
         settings: Mapping[str, Table] | None = None,
         policy: Sequence[Table] = (),
         environment: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = POSTSEAL,
     ) -> None:
+        self.launcher = tuple(launcher)
         self.directory, self.command = directory.absolute(), command
         self.certificates = self.directory / "certificates"
         self.anchors, self.intermediates = self.directory / "anchors", self.directory / "intermediates"
@@ -126,7 +129,7 @@ class Daemon:
         """Start and wait until the sockets of ``command`` answer."""
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [*POSTSEAL, self.command, "--config", str(self.config_file)], stdin=subprocess.DEVNULL, stdout=log,
+                [*self.launcher, self.command, "--config", str(self.config_file)], stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, env=self.environment, start_new_session=True,
             )  # fmt: skip
         sockets = {"run": (self.milter, self.lookup), "milter": (self.milter,), "lookup": (self.lookup,)}[self.command]
