@@ -167,7 +167,7 @@ def _parse(der: bytes) -> Crl:
     outer.finish()
     tbs = certificate_list.take(SEQUENCE)
     algorithm = certificate_list.raw(SEQUENCE)
-    bits = certificate_list.bits() if certificate_list.peek() == BIT_STRING else b""
+    bits = certificate_list.content(BIT_STRING)
     certificate_list.finish()
     body = certificate_list.inside(tbs)
     # CRL-1, RFC 5280 §5.1.2.1: version 2; a CRL without the field is version 1.
@@ -206,7 +206,8 @@ def _parse(der: bytes) -> Crl:
         entry_count=len(walked.starts),
         tbs=(tbs.start, tbs.end),
         algorithm=algorithm,
-        signature=bits,
+        # A signature that isn't whole octets is a wrong signature, not a malformed CRL.
+        signature=bits[1:] if bits[:1] == b"\x00" else b"",
         scope=None if idp is None else parse_issuing_point(idp),
         delta_base=_number(found.get(_DELTA)),
         unknown_critical=tuple(e.oid for e in found.values() if e.critical and e.oid not in _UNDERSTOOD),
@@ -280,8 +281,6 @@ class _Walk:
                 at = stop
         except IndexError:
             raise BadDer("the list of entries ends inside an entry") from None
-        if at != end:
-            raise BadDer("the list of entries is longer than what holds it")
 
     def _check_serial(self, data: bytes, at: int, body: int) -> None:
         # CRL-16: old CAs wrote superfluous leading octets; compare such serials in their canonical form.
