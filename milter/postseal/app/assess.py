@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Generic, TypeVar
@@ -130,7 +130,9 @@ class Assessor:
         verdicts: list[Verdict] = []
         missing: list[Question] = []
         for index, certificate in enumerate(path.certificates):
-            question = question_for(certificate, path.issuer_of(index))
+            # The lookup process validates again, and may not know the certificates between the issuer and the anchor.
+            chain = path.certificates[index + 2 :]
+            question = replace(question_for(certificate, path.issuer_of(index)), chain=chain)
             evidence = self._evidence_for(question, at)
             verdict = judge(question, evidence, self._revocation, at)
             if still_needed(question, evidence, self._revocation, at):
