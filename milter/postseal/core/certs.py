@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
@@ -32,18 +32,21 @@ class Parts(NamedTuple):
     signature: bytes
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Certificate:
     """An X.509 certificate. Equal when the bytes are equal. Made by ``load_certificate`` only."""
 
     der: bytes
-    x509: x509.Certificate = field(repr=False)
+    x509: x509.Certificate
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Certificate) and self.der == other.der
 
     def __hash__(self) -> int:
         return hash(self.der)
+
+    def __repr__(self) -> str:
+        return f"Certificate({self.fingerprint[:16]})"
 
     @cached_property
     def fingerprint(self) -> str:
