@@ -198,7 +198,8 @@ class Policy:
     without_certificate: WithoutCertificate | None = _option(
         optional(choice(WithoutCertificate), 'clear for seal = "may", refuse for seal = "must"'), "", """
         What happens when the recipient has no usable certificate. "hold" puts the message on hold in the queue. "clear"
-        contradicts seal = "must".""")
+        contradicts seal = "must". "refuse" and "defer" answer as soon as the recipient is named, before the message is
+        seen, so they also turn away mail that the sender has encrypted himself; "hold" lets it pass.""")
     revocation: Strictness = _option(choice(Strictness), "soft", """
         When it can't be found out whether a certificate is revoked: "soft" seals and warns, "strict" defers. A
         certificate that is revoked is never used.""")

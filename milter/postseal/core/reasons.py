@@ -49,16 +49,24 @@ _OUTCOMES = (
 # core.path: why a certificate has no valid path. One code per failed check, most useful one reported.
 _PATH: tuple[Reason, ...] = (
     Reason("path.valid", "the path to a trust anchor is valid", "RFC 5280 §6.1"),
-    Reason("path.no-issuer", "the certificate of an issuer isn't known, so no trust anchor is reached", "RFC 5280 §6.1"),
-    Reason("path.untrusted-root", "the path ends in a self-issued certificate that isn't trusted", "RFC 5280 §6.1.1 (d)"),
+    Reason(
+        "path.no-issuer", "the certificate of an issuer isn't known, so no trust anchor is reached", "RFC 5280 §6.1"
+    ),
+    Reason(
+        "path.untrusted-root", "the path ends in a self-issued certificate that isn't trusted", "RFC 5280 §6.1.1 (d)"
+    ),
     Reason("path.bad-signature", "the signature of a certificate is wrong", "RFC 5280 §6.1.3 (a)(1)"),
     Reason("path.bad-extension", "the extensions of a certificate can't be read", "RFC 5280 §4.2"),
     Reason("path.unsupported-key", "an issuer has a key of a kind that isn't accepted", "RFC 8550 §4.3"),
-    Reason("path.unsupported-signature", "a certificate is signed with an algorithm that isn't accepted", "RFC 8550 §4.3"),
+    Reason(
+        "path.unsupported-signature", "a certificate is signed with an algorithm that isn't accepted", "RFC 8550 §4.3"
+    ),
     Reason("path.broken-signature", "a certificate is signed with MD2, MD4 or MD5", "RFC 8550 §4.3"),
     Reason("path.not-ca", "an issuer isn't a CA", "RFC 5280 §6.1.4 (k)"),
     Reason("path.no-cert-sign", "an issuer isn't allowed to sign certificates", "RFC 5280 §6.1.4 (n)"),
-    Reason("path.weak-key", "an RSA key in the path is too short, too long, or has an absurd exponent", "RFC 8550 §4.3"),
+    Reason(
+        "path.weak-key", "an RSA key in the path is too short, too long, or has an absurd exponent", "RFC 8550 §4.3"
+    ),
     Reason("path.weak-signature", "a certificate is signed with SHA-1 or SHA-224", "RFC 8550 §4.3"),
     Reason("path.wrong-purpose", "a CA in the path isn't for mail", "RFC 5280 §4.2.1.12, RFC 8550 §4.4.4"),
     Reason("path.too-long", "there are more CAs in the path than one of them allows", "RFC 5280 §6.1.4 (l), (m)"),
@@ -76,7 +84,9 @@ _CERT: tuple[Reason, ...] = (
     Reason("cert.no-address", "the certificate has no mail address", "RFC 8550 §3"),
     Reason("cert.wrong-address", "the certificate is for another address", "RFC 8550 §3"),
     Reason("cert.odd-address", "a name in the certificate isn't a plain address and was ignored", "RFC 5280 §4.2.1.6"),
-    Reason("cert.address-in-subject", "the address is only in the subject, as very old certificates have it", "RFC 8550 §3"),
+    Reason(
+        "cert.address-in-subject", "the address is only in the subject, as very old certificates have it", "RFC 8550 §3"
+    ),
     Reason("cert.not-yet-valid", "the certificate isn't valid yet", "RFC 5280 §4.1.2.5"),
     Reason("cert.expired", "the certificate has expired", "RFC 5280 §4.1.2.5"),
     Reason("cert.is-ca", "the certificate is a CA's, not a person's", "RFC 5280 §4.2.1.9"),
@@ -87,13 +97,19 @@ _CERT: tuple[Reason, ...] = (
     Reason("cert.weak-key", "the certificate's RSA key is too short", "RFC 8550 §4.3"),
     Reason("cert.oversized-key", "the certificate's RSA key is longer than anybody needs", "RFC 8551 §6"),
     Reason("cert.broken-key", "the certificate's RSA key is broken", "RFC 8551 §6"),
-    Reason("cert.brainpool", "the certificate's key is on a Brainpool curve, which this version doesn't support", "RFC 5639"),
+    Reason(
+        "cert.brainpool",
+        "the certificate's key is on a Brainpool curve, which this version doesn't support",
+        "RFC 5639",
+    ),
     Reason("cert.signing-key", "the certificate's key can only sign", "RFC 8550 §4.3"),
     Reason("cert.no-reader", "no common mail reader opens mail for such a key", "RFC 8418"),
     Reason("cert.unsupported-key", "the certificate's key is of a kind that can't be used", "RFC 8550 §4.3"),
     Reason("cert.weak-signature", "the certificate is signed with SHA-1 or SHA-224", "RFC 8550 §4.3"),
     Reason("cert.broken-signature", "the certificate is signed with MD2, MD4 or MD5", "RFC 8550 §4.3"),
-    Reason("cert.unsupported-signature", "the certificate is signed with an algorithm that isn't accepted", "RFC 8550 §4.3"),
+    Reason(
+        "cert.unsupported-signature", "the certificate is signed with an algorithm that isn't accepted", "RFC 8550 §4.3"
+    ),
 )
 
 # core.revocation: what the evidence says, or why it says nothing.
@@ -109,7 +125,9 @@ _REV: tuple[Reason, ...] = (
     ),
     Reason("rev.bad-signature", "the signature of the evidence is wrong", "RFC 5280 §6.3.3 (g), RFC 6960 §3.2"),
     Reason("rev.wrong-issuer", "the CRL isn't from the issuer of the certificate", "RFC 5280 §6.3.3 (b)(1)"),
-    Reason("rev.unauthorized-responder", "nobody allowed the signer of the OCSP answer to sign it", "RFC 6960 §4.2.2.2"),
+    Reason(
+        "rev.unauthorized-responder", "nobody allowed the signer of the OCSP answer to sign it", "RFC 6960 §4.2.2.2"
+    ),
     Reason("rev.ocsp-unknown", "the OCSP responder doesn't know the certificate", "RFC 6960 §2.2"),
     Reason("rev.rollback", "the CRL is older than the one that was fetched before", "RFC 5280 §5.2.3"),
     Reason("rev.stale", "the evidence is out of date", "RFC 5280 §5.1.2.5, RFC 6960 §3.2"),
@@ -136,7 +154,11 @@ _REV: tuple[Reason, ...] = (
 # The message itself: why it can't be sealed as it is.
 _MAIL: tuple[Reason, ...] = (
     Reason(
-        "mail.duplicate-header", "a header field that must come once comes twice", "RFC 2045 §3, RFC 5322 §3.6", 554, "5.6.0"
+        "mail.duplicate-header",
+        "a header field that must come once comes twice",
+        "RFC 2045 §3, RFC 5322 §3.6",
+        554,
+        "5.6.0",
     ),
     Reason("mail.bad-header", "the header of the message is malformed", "RFC 5322 §2.2", 554, "5.6.0"),
     Reason("mail.header-too-large", "the header of the message is too large", "RFC 5322 §2.2", 554, "5.6.0"),
