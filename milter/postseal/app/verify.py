@@ -37,7 +37,8 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is verified against what. ``find`` gives further evidence for a question; it may go to the network.
+    """What is verified against what. ``find`` gives further evidence for a question, knowing what is
+    at hand; it may go to the network.
 
     ``email`` asks whether mail can be encrypted with it (purposes, key usage, key); otherwise only the address counts, if
     one is given. ``revocation`` False leaves revocation out.
@@ -51,7 +52,7 @@ class Request:
     email: bool = True
     weak_keys: bool = False
     revocation: bool = True
-    find: Callable[[Question], Sequence[Evidence]] | None = None
+    find: Callable[[Question, Sequence[Evidence]], Sequence[Evidence]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _verdicts(path: Path, request: Request, settings: PathSettings, at: datetime
         question = question_for(certificate, path.issuer_of(index), path.certificates[index + 1 :])
         evidence: list[Evidence] = [*request.crls, *request.ocsp]
         if request.find is not None:
-            evidence += request.find(question)
+            evidence += request.find(question, tuple(evidence))
         both = (settings, revocation)
         verdicts.append(judge_with_rollover(question, evidence, path, request.intermediates, both, at))
     return tuple(verdicts)

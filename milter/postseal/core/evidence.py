@@ -95,6 +95,14 @@ def question_for(certificate: Certificate, issuer: Certificate, chain: Sequence[
     )
 
 
+def issuer_urls(certificate: Certificate) -> tuple[str, ...]:
+    """http and https URLs where the issuer's certificate may be (AIA caIssuers, RFC 5280 §4.2.2.1), at most three."""
+    access = extension(profile(certificate).extensions, x509.AuthorityInformationAccess) or ()
+    named = [e.access_location for e in access if e.access_method == AuthorityInformationAccessOID.CA_ISSUERS]
+    skipped: list[str] = []
+    return tuple(url for url in (_usable(name, "issuer", skipped) for name in named) if url)[:3]
+
+
 def _point_urls(point: x509.DistributionPoint, skipped: list[str]) -> list[str]:
     # CRL-2: such a CRL is signed by somebody else and must say indirectCRL, which this version doesn't process.
     if point.crl_issuer:

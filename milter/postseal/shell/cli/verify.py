@@ -1,15 +1,18 @@
-"""``postseal verify``: path, fitness and revocation of certificates, from files."""
+"""``postseal verify``: path, fitness and revocation of certificates, from files or the network."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from postseal.app.online import Online
 from postseal.app.verify import Outcome, Report, Request, explain, read_certificates, read_crls, read_ocsp, verify
+from postseal.config import Config, load_config
 from postseal.core.address import parse_mailbox
 from postseal.core.certs import Certificate
 from postseal.core.errors import BadData, NotPermitted, Usage
@@ -18,8 +21,9 @@ from postseal.core.path import Anchor, Path
 from postseal.core.reasons import CATALOGUE
 from postseal.core.text import escape
 from postseal.core.verdict import Verdict
-from postseal.shell.cli.main import add_command
+from postseal.shell.cli.main import DEFAULT_CONFIG, add_command
 from postseal.sources.clock import SystemClock
+from postseal.wiring.verify import build_online
 
 _MAX_FILE = 512 * 1024 * 1024
 _T = TypeVar("_T")
@@ -42,7 +46,12 @@ def register(commands: Any) -> None:
         parser.add_argument(f"--{option}", metavar="F", action="append", default=[], help=f"{text}; may be repeated")
     parser.add_argument("--at", metavar="TIME", default="", help="verify for this time (RFC 3339 or Unix seconds)")
     parser.add_argument("--address", metavar="A", default="", help="mail address that the certificate must be for")
-    parser.add_argument("--offline", action="store_true", help="only what is in the files (the default)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--offline", action="store_true", help="only what is in the files (the default)")
+    where.add_argument(
+        "--online", action="store_true",
+        help="fetch CRLs, OCSP answers and missing issuers too, within the limits of [lookup] in the configuration",
+    )  # fmt: skip
     parser.add_argument(
         "--purpose", choices=("email", "any"), default="email",
         help="email: mail can be encrypted with it (default); any: only path, revocation and --address count",
@@ -56,16 +65,24 @@ def run(args: argparse.Namespace) -> int:
     """0 when every CERT is good, 1 otherwise. Raises Usage or BadData for what can't be read."""
     at = parse_time(args.at) if args.at else SystemClock().now()
     request, files = _request(args, at)
+    online = _online(args.config, at) if args.online else None
     reports = []
     for name, (leaf, *others) in files:
         single = replace(request, intermediates=(*others, *request.intermediates))
-        reports.append((name, verify(leaf, single, at)))
+        report = online.verify(leaf, single) if online else verify(leaf, single, at)
+        reports.append((name, report))
     for name, report in reports:
         if args.json:
             print(json.dumps(as_json(name, report, with_checks=args.explain)))
         else:
             print("\n".join(as_text(name, report, with_checks=args.explain)))
     return 0 if all(report.outcome is Outcome.GOOD for _, report in reports) else 1
+
+
+def _online(path: str, at: datetime) -> Online:
+    """With the limits of the configuration file; where there is none at the usual place, those of the defaults."""
+    config = Config.default() if path == DEFAULT_CONFIG and not os.path.exists(path) else load_config(path)
+    return build_online(config, at)
 
 
 def _request(args: argparse.Namespace, at: datetime) -> tuple[Request, list[tuple[str, tuple[Certificate, ...]]]]:

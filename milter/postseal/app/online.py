@@ -1,0 +1,134 @@
+"""Fetching for ``postseal verify --online``: what one verification needs, straight from the network, nothing kept.
+
+This is the operator's own act on a certificate that he names, so issuers are fetched from it before it is trusted (AIA
+caIssuers), which the mail path never does (PRE-1). Addresses are vetted by the fetcher all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Protocol
+
+from postseal.app.verify import Report, Request, verify
+from postseal.core import ocsp
+from postseal.core.certs import Certificate, load_certificates
+from postseal.core.crl import parse_crl
+from postseal.core.errors import BadData
+from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, issuer_urls
+from postseal.core.path import PathFault
+from postseal.core.revocation import RevocationSettings, still_needed
+from postseal.core.transfer import Fetched, Transfer
+
+MAX_ISSUERS = 4
+_MAX_CERTIFICATES = 64 * 1024
+
+
+class Http(Protocol):
+    """``sources.fetch.Fetcher``; deadlines are moments of the monotonic clock."""
+
+    def get(
+        self, url: str, *, max_size: int, deadline: float, headers: Mapping[str, str] | None = None
+    ) -> Transfer: ...
+
+    def post(self, url: str, body: bytes, *, content_type: str, max_size: int, deadline: float) -> Transfer: ...
+
+
+@dataclass
+class Online:
+    """One run: ``seconds`` for all of its requests together, sizes in octets, each URL asked once."""
+
+    http: Http
+    monotonic: Callable[[], float]
+    at: datetime
+    seconds: float = 30.0
+    request_seconds: float = 10.0
+    crl_max_size: int = 64 * 1024 * 1024
+    ocsp_max_size: int = 64 * 1024
+    _end: float = field(init=False)
+    _crls: dict[str, Evidence] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._end = self.monotonic() + self.seconds
+
+    def verify(self, certificate: Certificate, request: Request) -> Report:
+        """``verify`` with issuers and evidence from the network where the files don't have them."""
+        request = replace(request, find=lambda question, known: self.find(question, known))
+        asked: set[str] = set()
+        for _ in range(MAX_ISSUERS):
+            report = verify(certificate, request, self.at)
+            if not isinstance(report.path, PathFault) or report.path.code != "path.no-issuer":
+                return report
+            more = self._issuers(report.path.certificate or certificate, asked)
+            if not more:
+                return report
+            request = replace(request, intermediates=(*request.intermediates, *more))
+        return verify(certificate, request, self.at)
+
+    def _issuers(self, certificate: Certificate, asked: set[str]) -> tuple[Certificate, ...]:
+        """RFC 5280 §4.2.2.1: certificates from the first caIssuers URL that has some."""
+        for url in issuer_urls(certificate):
+            if url in asked:
+                continue
+            asked.add(url)
+            answer = self.http.get(url, max_size=_MAX_CERTIFICATES, deadline=self._deadline())
+            if isinstance(answer, Fetched):
+                try:
+                    return load_certificates(answer.body, limit=20)
+                except BadData:
+                    continue
+        return ()
+
+    def find(self, question: Question, known: Sequence[Evidence]) -> tuple[Evidence, ...]:
+        """CRLs first, then OCSP, until nothing more is needed (RPL-1). A failure is a NoAnswer, never an exception."""
+        settings = RevocationSettings()
+        found: list[Evidence] = []
+        sources = [(self._crl, url) for url in question.crl_urls] + [(self._ocsp, url) for url in question.ocsp_urls]
+        for fetch, url in sources:
+            if not still_needed(question, [*known, *found], settings, self.at):
+                break
+            found.append(fetch(url, question))
+        return tuple(found)
+
+    def _crl(self, url: str, _: Question) -> Evidence:
+        if url not in self._crls:
+            answer = self.http.get(url, max_size=self.crl_max_size, deadline=self._deadline())
+            self._crls[url] = self._read_crl(url, answer)
+        return self._crls[url]
+
+    def _read_crl(self, url: str, answer: Transfer) -> Evidence:
+        if not isinstance(answer, Fetched):
+            return self._no_answer(url, answer)
+        try:
+            return CrlEvidence(parse_crl(answer.body, self.crl_max_size), url, self.at)
+        except BadData as exc:
+            return NoAnswer(url, "rev.malformed", str(exc), self.at)
+
+    def _ocsp(self, url: str, question: Question) -> Evidence:
+        # OCSP-1: SHA-256 first; a responder that doesn't know it is asked once more with SHA-1.
+        answer = self._ask(url, question, "sha256")
+        if isinstance(answer, Fetched) and ocsp.retry_with_sha1(answer.body):
+            answer = self._ask(url, question, "sha1")
+        if not isinstance(answer, Fetched):
+            return self._no_answer(url, answer)
+        return OcspEvidence(answer.body, url, self.at)
+
+    def _ask(self, url: str, question: Question, hash_name: str) -> Transfer:
+        method, target, body = ocsp.http_request(url, ocsp.build_request(question, hash_name))
+        if method == "GET":
+            return self.http.get(target, max_size=self.ocsp_max_size, deadline=self._deadline())
+        return self.http.post(
+            target,
+            body,
+            content_type="application/ocsp-request",
+            max_size=self.ocsp_max_size,
+            deadline=self._deadline(),
+        )
+
+    def _no_answer(self, url: str, answer: Transfer) -> NoAnswer:
+        why, detail = getattr(answer, "why", "rev.http-status"), getattr(answer, "detail", "unexpected status 304")
+        return NoAnswer(url, why, detail, self.at)
+
+    def _deadline(self) -> float:
+        return min(self._end, self.monotonic() + self.request_seconds)
