@@ -7,16 +7,21 @@ import os
 
 import pytest
 from cryptography.hazmat import asn1
+from cryptography.hazmat.primitives import keywrap
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from postseal.core.cms import structures as cms
 from postseal.core.cms.ber import MAX_DEPTH, to_der
+from postseal.core.cms.envelope import ContentSealer, envelope, key_encryption_key
 from postseal.core.cms.reader import CANNOT_OPEN, classify, open_enveloped, parse_enveloped, well_formed_type
 from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
 from postseal.core.message import Field
 from postseal.core.policy import Protection
-from support.cms import recipient, sealed, sealed_parts
+from support.cms import cleared, recipient, sealed, sealed_parts
 
 # --- BER ---
 
@@ -246,6 +251,50 @@ def test_authenticated_attributes_are_part_of_what_is_checked() -> None:
     assert parse_enveloped(spoilt).aad == definite(0x31, attribute)
     with pytest.raises(BadData, match=CANNOT_OPEN):
         open_enveloped(spoilt, leaf.key, leaf.certificate)
+
+
+def test_authenticated_attributes_are_checked_as_a_sorted_set() -> None:
+    """RFC 5083 §2.2: the AAD is DER, whatever the order in the message, and its tag is that of SET OF, not [1]."""
+    leaf = recipient()
+    first = definite(0x30, bytes.fromhex("06032a0304"), definite(0x31, b"\x05\x00"))
+    second = definite(0x30, bytes.fromhex("06032a0305"), definite(0x31, b"\x05\x00"))
+    key, iv = os.urandom(32), os.urandom(12)
+    both = AESGCM(key).encrypt(iv, b"hello", definite(0x31, first, second))
+    head, tail = envelope(Suite.AES_256_GCM, key, cleared([leaf]), iv, 5, both[5:])
+    info = asn1.decode_der(cms.ContentInfo, head + both[:5] + tail)
+    version, infos, eci, mac = (asn1.encode_der(part) for part in cms.elements(info.content))
+    for attributes in (first + second, second + first):
+        body = definite(0x30, version, infos, eci, definite(0xA1, attributes), mac)
+        message = definite(0x30, definite(0x06, info_oid(info)), definite(0xA0, body))
+        assert open_enveloped(message, leaf.key, leaf.certificate) == b"hello"
+
+
+def test_key_agreement_with_user_keying_material_opens() -> None:
+    """RFC 5753 §7.2: ukm goes into the key derivation as entityUInfo; we write none, others do."""
+    leaf = recipient("p256")
+    key, iv = os.urandom(32), os.urandom(16)
+    sealer = ContentSealer(Suite.AES_256_CBC, key, iv)
+    ciphertext = sealer.update(b"hello") + sealer.finish()
+    head, _ = envelope(Suite.AES_256_CBC, key, cleared([leaf]), iv, len(ciphertext), b"")
+    ((info,), ephemeral) = parse_enveloped(head + ciphertext).recipients, ec.generate_private_key(ec.SECP256R1())
+    assert isinstance(info, cms.KeyAgreeRecipientInfo)
+    _, wrap = cms.algorithm_of(info.key_encryption_algorithm)
+    assert wrap is not None
+    shared = ephemeral.exchange(ec.ECDH(), leaf.key.public_key())
+    point = ephemeral.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    algorithm = cms.tlv(asn1.encode_der(cms.PlainAlgorithm(algorithm=cms.EC_PUBLIC_KEY)))
+    info.originator = cms.OriginatorPublicKey(algorithm=algorithm, public_key=asn1.BitString(point, 0))
+    for ukm, good in ((b"ukm", True), (b"other", False)):
+        wrapped = keywrap.aes_key_wrap(key_encryption_key(shared, wrap, 32, "sha256", ukm), key)
+        info.recipient_encrypted_keys[0].encrypted_key = wrapped
+        info.ukm = b"ukm"
+        (infos,) = cms.elements(cms.tlv(asn1.encode_der(cms.RecipientsHead(infos=asn1.SetOf([info])))))
+        message = rebuilt(head + ciphertext, 1, lambda _, infos=infos: asn1.encode_der(infos))
+        if good:
+            assert open_enveloped(message, leaf.key, leaf.certificate) == b"hello"
+        else:
+            with pytest.raises(BadData, match=CANNOT_OPEN):
+                open_enveloped(message, leaf.key, leaf.certificate)
 
 
 def test_gcm_inside_enveloped_data_is_refused() -> None:
