@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import Column, Float, Index, Integer, MetaData, Row, Select, String, Table, delete, insert, select
 
-from postseal.core.errors import Unavailable
+from postseal.core.errors import PostsealError, Unavailable
 from postseal.core.record import DecisionRecord
 from postseal.sources.store import create_directory, open_engine, plain_errors
 
@@ -133,7 +133,7 @@ class DecisionStore:
         for pause in _RETRIES if records else ():
             try:
                 return self._store(records)
-            except Unavailable:
+            except PostsealError:
                 threading.Event().wait(pause)
         return self._store(records) if records else None
 

@@ -150,7 +150,8 @@ def create_directory(directory: Path) -> None:
     """Make ``directory`` with mode 2750 (new files inherit its group) if there is none. Raises CannotCreate."""
     try:
         if not directory.is_dir():
-            directory.mkdir(parents=True)
+            # exist_ok: several workers may find it missing at the same moment.
+            directory.mkdir(parents=True, exist_ok=True)
             adopt(directory)
             directory.chmod(DIRECTORY_MODE)
     except OSError as exc:
