@@ -112,6 +112,8 @@ def algorithm(kind: str) -> bytes:
             oid("1.2.840.113549.1.1.10"),
             seq(node(0xA0, _SHA256_ID), node(0xA1, mask), node(0xA2, integer(32))),
         )
+    if kind == "dsa":
+        return seq(oid("2.16.840.1.101.3.4.3.2"))
     if kind in ("ed25519", "ed448"):
         return seq(oid("1.3.101.112" if kind == "ed25519" else "1.3.101.113"))
     return seq(oid(SIGNATURES[kind][0]), b"" if kind.startswith("ecdsa") else b"\x05\x00")
@@ -128,6 +130,8 @@ def kind_for(key: Any) -> str:
 def sign(key: Any, kind: str, data: bytes) -> bytes:
     if kind in ("ed25519", "ed448"):
         return bytes(key.sign(data))
+    if kind == "dsa":
+        return integer(7)
     if kind == "pss":
         return bytes(key.sign(data, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256()))
     digest = SIGNATURES[kind][1]()

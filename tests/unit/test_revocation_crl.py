@@ -179,7 +179,7 @@ def test_authority_key_identifier() -> None:
     stranger = ask(crl(CA, key=key("p256", "stranger"), extensions=[authority_key(b"x" * 20)]))
     assert (stranger.reason, stranger.suspicious) == ("rev.wrong-issuer", True)
     elsewhere = ask(crl(CA, key=key("p256", "stranger"), extensions=[authority_key(b"x" * 20)]), url="file:a.crl")
-    assert (elsewhere.reason, elsewhere.suspicious) == ("rev.no-evidence", False)
+    assert (elsewhere.reason, elsewhere.suspicious) == ("rev.wrong-issuer", False)
 
 
 @pytest.mark.parametrize(("bits", "code"), [(("key_cert_sign",), "rev.no-crl-sign"), (("crl_sign",), "rev.crl")])
@@ -227,6 +227,14 @@ def test_algorithm_floor(kind: str, weak_keys: bool, code: str) -> None:
     assert ask(crl(ca, kind=kind), about=who, issuer=ca, weak_keys=weak_keys).reason == code
     listed = ask(crl(ca, [entry(who)], kind=kind), about=who, issuer=ca, weak_keys=weak_keys)
     assert listed.forbids == (kind != "md5")
+
+
+@pytest.mark.parametrize("entries", [[], [entry(ALICE)]])
+def test_unknown_algorithm(entries: list[bytes]) -> None:
+    """CRL-6: an algorithm that isn't known (here DSA) is unsupported, neither GOOD nor an attack."""
+    verdict = ask(crl(CA, entries, kind="dsa"))
+    assert (verdict.status, verdict.reason, verdict.suspicious) == (Status.UNKNOWN, "rev.unsupported", False)
+    assert "unknown algorithm 2.16.840.1.101.3.4.3.2" in verdict.detail
 
 
 def test_weak_issuer_key() -> None:

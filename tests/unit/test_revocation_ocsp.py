@@ -165,6 +165,12 @@ def test_algorithm_floor(kind: str, weak_keys: bool, code: str) -> None:
     assert ask(der, about=who, issuer=ca, weak_keys=weak_keys).reason == code
 
 
+def test_unknown_algorithm() -> None:
+    """OCSP-6: an algorithm that isn't known (here DSA) is unsupported, and no attack."""
+    verdict = ask(Ocsp([Answer(ALICE, CA)], CA, kind="dsa").der())
+    assert (verdict.reason, verdict.suspicious) == ("rev.unsupported", False)
+
+
 def test_weak_keys_and_appointments() -> None:
     """OCSP-6: a CA key of 1024 bits and a responder certificate signed with SHA-1 count only with weak_keys."""
     weak = authority("Weak CA", kind="rsa1024")

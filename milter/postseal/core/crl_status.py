@@ -11,7 +11,7 @@ from postseal.core.der import later
 from postseal.core.distribution import ALL_REASONS, PointName
 from postseal.core.evidence import CrlEvidence
 from postseal.core.names import same_name
-from postseal.core.signature import key_fault, parse_algorithm
+from postseal.core.signature import Algorithm, Scheme, key_fault, parse_algorithm
 from postseal.core.verdict import RevocationSettings, Status, Verdict
 
 
@@ -60,14 +60,19 @@ def check_crl(target: Target, evidence: CrlEvidence, settings: RevocationSetting
     # CRL-6, RFC 5280 §6.3.3 (g)
     if not signature_valid(crl, target.issuer.spki):
         if foreign_key:
-            # Two CAs, or two keys of one CA, share the name. That is common, and no sign of an attack by itself.
-            return _unknown(evidence, "rev.wrong-issuer", _OTHER_KEY, True) if declared else None
-        fault = parse_algorithm(crl.algorithm).fault(weak_keys=True)
-        if fault:
-            return _unknown(evidence, "rev.weak-algorithm", f"it is {fault}")
+            # Two CAs, or two keys of one CA, share the name; only where the certificate points to is that odd.
+            return _unknown(evidence, "rev.wrong-issuer", _OTHER_KEY, declared)
+        algorithm = parse_algorithm(crl.algorithm)
+        if algorithm.fault(weak_keys=True):
+            return _unknown(evidence, algorithm_code(algorithm), f"it is {algorithm.fault(weak_keys=True)}")
         detail = f"its signature doesn't verify with the key of {target.issuer_name}"
         return _unknown(evidence, "rev.bad-signature", detail, True)
     return _authentic(target, evidence, foreign_key, settings, at)
+
+
+def algorithm_code(algorithm: Algorithm) -> str:
+    """The reason code for an algorithm that has a fault."""
+    return "rev.unsupported" if algorithm.scheme is Scheme.UNKNOWN else "rev.weak-algorithm"
 
 
 _OTHER_KEY = "its authority key identifier names another key than that of the certificate's issuer"
@@ -95,9 +100,10 @@ def _authentic(
 
 def _unusable(target: Target, crl: Crl, foreign_key: bool, settings: RevocationSettings) -> tuple[str, str] | None:
     """Why an authentic CRL mustn't decide: (reason code, words)."""
-    weak = parse_algorithm(crl.algorithm).fault(settings.weak_keys)
+    algorithm = parse_algorithm(crl.algorithm)
+    weak = algorithm.fault(settings.weak_keys)
     if weak:
-        return "rev.weak-algorithm", f"it is {weak}"
+        return algorithm_code(algorithm), f"it is {weak}"
     weak = key_fault(target.issuer.spki, settings.weak_keys)
     if weak:
         return "rev.weak-algorithm", f"it is signed with a {weak}"

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from postseal.core.certificate_facts import CertificateFacts, certificate_facts
-from postseal.core.crl_status import Finding, Target
+from postseal.core.crl_status import Finding, Target, algorithm_code
 from postseal.core.der import BadDer, later
 from postseal.core.evidence import OcspEvidence
 from postseal.core.names import same_name
@@ -60,7 +60,9 @@ def check_ocsp(
         return _unknown(evidence, "rev.ocsp-mismatch", "it is about another certificate")
     signer = _authorise(response, evidence.der, target.issuer, settings, at, listed_by)
     if signer.fault:
-        return _unknown(evidence, signer.code, signer.fault, signer.code != "rev.weak-algorithm")
+        return _unknown(
+            evidence, signer.code, signer.fault, signer.code not in ("rev.weak-algorithm", "rev.unsupported")
+        )
     # OCSP-3: revoked wins, else the newest decides.
     single = max(ours, key=lambda s: (s.status == "revoked", s.this_update))
     # OCSP-5
@@ -118,9 +120,10 @@ def _authorise(
     listed_by: ListedBy,
 ) -> _Authority:
     """OCSP-6 to OCSP-11: signed by the CA's own key, or by a responder that this very key appointed."""
-    weak = parse_algorithm(response.algorithm).fault(settings.weak_keys)
+    algorithm = parse_algorithm(response.algorithm)
+    weak = algorithm.fault(settings.weak_keys)
     if weak:
-        return _Authority(f"it is {weak}", "rev.weak-algorithm")
+        return _Authority(f"it is {weak}", algorithm_code(algorithm))
     # OCSP-7 (b)
     if _is_responder(response, issuer):
         weak = key_fault(issuer.spki, settings.weak_keys)
