@@ -425,3 +425,19 @@ def test_a_changed_octet_never_gives_a_path_or_an_exception(position: int, chang
         return
     assert isinstance(build(ALICE, Leaf(forged, None)), PathFault)
     assert isinstance(build(Leaf(forged, None)), PathFault)
+
+
+def test_policy_qualifiers_that_nobody_knows_are_refused() -> None:
+    """RFC 5280 §4.2.1.4: qualifiers of a critical extension must be understood, and there are two."""
+    qualifier = tlv(SEQUENCE, bytes.fromhex("06032a0305"), tlv(0x16, b"http://cps.test/"))
+    policy = tlv(SEQUENCE, bytes.fromhex("06032a0304"), tlv(SEQUENCE, qualifier))
+    odd = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.32"), tlv(SEQUENCE, policy))
+    assert code(SUB.issue("a@b.test", slot=9, extra=[(odd, True)]), SUB) == "path.bad-extension"
+
+
+def test_a_critical_freshest_crl_is_refused() -> None:
+    """Delta CRLs aren't processed by this version, and critical means that they must be."""
+    point = x509.DistributionPoint([x509.UniformResourceIdentifier("http://delta.test/")], None, None, None)
+    delta = x509.FreshestCRL([point])
+    assert code(SUB.issue("a@b.test", slot=9, extra=[(delta, True)]), SUB) == "path.unknown-extension"
+    assert code(SUB.issue("a@b.test", slot=9, extra=[(delta, False)]), SUB) == "valid"
