@@ -116,6 +116,13 @@ class MilterClient:
         """Hang up without a word."""
         self._socket.close()
 
+    def hung_up(self) -> bool:
+        """Has the milter closed the connection?"""
+        try:
+            return self._socket.recv(1) == b""
+        except ConnectionError:
+            return True
+
     # --- packets
 
     def write(self, kind: str, data: bytes = b"") -> None:

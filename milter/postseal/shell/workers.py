@@ -51,6 +51,8 @@ class _Child:
     kill_at: float | None = None
     failed: str = ""
     code: int = 70
+    # The status of waitpid, once it has ended.
+    ended: int | None = None
 
 
 @dataclass(slots=True)
@@ -175,7 +177,8 @@ class Supervisor:
         end = self._clock.monotonic() + _START_TIMEOUT
         while not all(child.ready for child in children):
             if self._flags.stop:
-                raise StartFailed("stopped while starting", 75)
+                # Those that serve already may have messages in work: they drain like all others.
+                return
             if self._clock.monotonic() > end:
                 raise Unavailable(f"the workers did not start within {_START_TIMEOUT:g} s")
             self._turn()
@@ -236,16 +239,14 @@ class Supervisor:
                 continue
             self._read_status(child)
             os.close(child.status)
-            for number, slot in enumerate(self._slots):
-                if slot.child is child:
-                    self._lost(number, slot, child, status)
+            child.ended = status
+            if not child.ready and not child.failed:
+                child.failed = f"worker {pid} ended while it started"
 
-    def _lost(self, number: int, slot: _Slot, child: _Child, status: int) -> None:
+    def _lost(self, slot: _Slot, child: _Child, status: int) -> None:
         """A worker of the current generation has died: another one takes its place, later each time it dies at once."""
         now = self._clock.monotonic()
         slot.child = None
-        if self._flags.stop:
-            return
         slot.deaths = 0 if now - child.started > _LIVED else slot.deaths + 1
         first, most = _BACKOFF
         pause = min(most, first * 2**slot.deaths)
@@ -255,6 +256,9 @@ class Supervisor:
         self._log.error(f"worker {child.pid} died ({how}){why}; another one starts in {pause:g} s")
 
     def _respawn(self) -> None:
+        for slot in self._slots:
+            if slot.child is not None and slot.child.ended is not None:
+                self._lost(slot, slot.child, slot.child.ended)
         now = self._clock.monotonic()
         for number, slot in enumerate(self._slots):
             if slot.child is None and now >= slot.respawn_at:

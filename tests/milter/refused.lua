@@ -1,0 +1,12 @@
+-- A recipient without certificate is refused at RCPT; the connection serves the next message.
+dofile(COMMON)
+local conn = open_connection()
+mt.mailfrom(conn, "<a@home.test>")
+mt.rcptto(conn, "<bob@partner.test>")
+expect(conn, SMFIR_REPLYCODE, "RCPT of bob")
+mt.abort(conn)
+envelope(conn, "<a@home.test>", "<alice@partner.test>")
+header(conn)
+finish(conn, "hello\r\n")
+expect_sealed(conn)
+mt.disconnect(conn)
