@@ -247,8 +247,9 @@ def test_octets_that_are_not_utf8_can_be_stored(store: DecisionStore) -> None:
     assert record.recipient == "caf\\udce9@x.example"
 
 
-def test_every_forked_worker_writes_its_own_records(store: DecisionStore) -> None:
+def test_every_forked_worker_writes_its_own_records(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Threads don't survive a fork, and all make the database at the same moment; nothing is lost."""
+    store = DecisionStore(tmp_path / "state" / "d.sqlite", on_error=lambda text: print(text, flush=True))
     children = []
     for _ in range(4):
         pid = os.fork()
@@ -258,6 +259,7 @@ def test_every_forked_worker_writes_its_own_records(store: DecisionStore) -> Non
             os._exit(0)
         children.append(pid)
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+    assert capfd.readouterr().out == ""
     assert len(store.find(limit=1000)) == 20
 
 
