@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,19 @@ def test_what_is_stored_comes_back(store: EvidenceStore, directory: Path) -> Non
         (evidence,) = one.evidence(ask())
         assert isinstance(evidence, CrlEvidence)
         assert (evidence.crl.sha256, evidence.url, evidence.fetched_at) == (name, URL, NOW)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077, 0o000])
+def test_permissions_whatever_the_umask(umask: int, tmp_path: Path) -> None:
+    """Group reads, nobody else does; files below a set-group-ID directory stay the group's."""
+    before = os.umask(umask)
+    try:
+        store = EvidenceStore(tmp_path / "evidence", readonly=False)
+        put(store, ROOT.crl())
+    finally:
+        os.umask(before)
+    for path in [tmp_path / "evidence", *(tmp_path / "evidence").rglob("*")]:
+        assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), path
 
 
 def test_newer_replaces_older_and_its_file(store: EvidenceStore, directory: Path) -> None:
@@ -350,21 +364,20 @@ def as_nobody(work: Callable[[], bool]) -> bool:
             os.setgid(SHARED_GROUP)
             os.setuid(NOBODY)
             code = 0 if work() else 1
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Path:
+def shared(scratch: Path) -> Path:
     """A state directory as the service file makes it: group shared, and the way to it open."""
-    folder = tmp_path / "state"
+    folder = scratch / "state"
     folder.mkdir()
     os.chown(folder, 0, SHARED_GROUP)
     folder.chmod(0o2750)
-    for above in (tmp_path, *tmp_path.parents):
-        if above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o011)
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import subprocess
 import threading
 import time
 from collections.abc import Iterable
@@ -131,9 +132,12 @@ def test_own_addresses_are_blocked() -> None:
     assert "this machine's own" in outcome.detail
 
 
-def test_own_address_is_known_by_binding() -> None:
-    """127.0.0.1 is ours, a documentation address isn't."""
+def test_own_address_is_known_by_its_route() -> None:
+    """127.0.0.1 and every address of an interface are ours, a documentation address isn't."""
     assert is_own_address(ipaddress.ip_address("127.0.0.1"))
+    listed = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+    for text in listed:
+        assert is_own_address(ipaddress.ip_address(text)), text
     assert not is_own_address(ipaddress.ip_address("192.0.2.7"))
 
 

@@ -6,7 +6,7 @@ filed under the key that signed it and the bytes of its issuingDistributionPoint
 aliases (CACHE-8). Failures are rows of their own and never touch evidence (CACHE-4).
 
 ``postseal lookup`` is the one steady writer; ``postseal evidence`` writes now and then. The milter reads under its own uid:
-directory 2750, files 0640, group shared (see ``sources.store`` for how that works with a log that it can't write). The file
+directories 0750, files 0640, group shared (see ``sources.store`` for how that works with a log that it can't write). The file
 ``generation`` holds a counter that every commit raises; readers map it, so to see that nothing changed costs a microsecond.
 Reading verifies each CRL against its name; a damaged file counts as absent. A damaged database makes readers say Unavailable;
 the writer moves it aside and starts anew, because all evidence can be fetched again.

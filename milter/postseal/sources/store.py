@@ -5,7 +5,7 @@ next one opens as of its last commit. One engine per process; after a fork the c
 (SQLite forbids the use of a connection across a fork).
 
 **Reading under another uid.** The milter may read the store but never write it, so it opens the database with
-``mode=ro`` and needs read permission only: the directory is 2750 and the files 0640, group shared. SQLite gives ``-wal`` and
+``mode=ro`` and needs read permission only: the directory is 0750 and the files 0640, group shared. SQLite gives ``-wal`` and
 ``-shm`` the mode of the database. Three states can be met, and all work:
 
 - the writer lives: ``-wal`` and ``-shm`` are there, and the reader follows every commit;
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import urllib.parse
 import weakref
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from postseal.core.errors import CannotCreate, Unavailable
 
 BUSY_TIMEOUT = 5.0
 FILE_MODE = 0o640
-DIRECTORY_MODE = 0o2750
+DIRECTORY_MODE = 0o750
 _DAMAGE = ("malformed", "not a database", "corrupt", "disk image")
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -147,12 +148,17 @@ def create_private(file: Path) -> None:
 
 
 def create_directory(directory: Path) -> None:
-    """Make ``directory`` with mode 2750 (new files inherit its group) if there is none. Raises CannotCreate."""
+    """Make ``directory`` with mode 0750, and the set-group-ID bit of the one above, if there is none. Raises CannotCreate."""
     try:
-        if not directory.is_dir():
-            # exist_ok: several workers may find it missing at the same moment.
-            directory.mkdir(parents=True, exist_ok=True)
-            adopt(directory)
+        if directory.is_dir():
+            return
+        # exist_ok: several workers may find it missing at the same moment.
+        directory.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
+        adopt(directory)
+        mode = stat.S_IMODE(directory.stat().st_mode)
+        # Only when the umask took more than it should: systemd's RestrictSUIDSGID forbids chmod to name that bit, and a
+        # chmod that doesn't name it clears it.
+        if mode & 0o777 != DIRECTORY_MODE:
             directory.chmod(DIRECTORY_MODE)
     except OSError as exc:
         raise CannotCreate(f"can't create the directory {directory}: {exc.strerror}") from exc
