@@ -329,6 +329,9 @@ def test_evidence_commands(site: Site, scratch: Path) -> None:
     site.ask(site.question(leaf))
     (listed,) = json.loads(run_postseal("evidence", "list", *config).stdout)["evidence"]
     assert (listed["kind"], listed["url"], listed["number"]) == ("crl", site.web.url("/ca.crl"), 1)
+    line = run_postseal("evidence", "list", *config[:2]).stdout
+    assert listed["name"][:16] in line
+    assert line.rstrip().endswith(site.web.url("/ca.crl"))
     # The CA revokes and publishes; the administrator doesn't wait.
     site.web.put("/ca.crl", site.crl(leaf, number=2))
     done = run_postseal("evidence", "refresh", site.web.url("/ca.crl"), *config)
