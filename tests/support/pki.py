@@ -235,4 +235,5 @@ def authority(
     ]
     blank = Authority(Certificate(b"", None), private, subject)  # type: ignore[arg-type]
     certificate = blank._sign(subject, private.public_key(), extensions, not_before=not_before, not_after=not_after)
-    return Authority(certificate, private, subject)
+    # Its own certificate has a number already.
+    return Authority(certificate, private, subject, serials=1000)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 
+from cryptography import x509
 from postseal.app.assess import Assessor
 from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.assess import Candidate, Origin
@@ -15,7 +16,7 @@ from postseal.core.errors import Unavailable
 from postseal.core.evidence import CrlEvidence, Evidence, Question
 from postseal.core.path import Anchor, PathFault, PathSettings
 from postseal.core.revocation import RevocationSettings, Status
-from support.pki import DAY, HOUR, NOW, Leaf, authority
+from support.pki import DAY, HOUR, NOW, Leaf, authority, pointers
 
 URL = "http://ca.example.test/sub.crl"
 ROOT_URL = "http://ca.example.test/root.crl"
@@ -123,6 +124,23 @@ def test_asks_nothing_about_an_untrusted_certificate() -> None:
     found = world.assessor().assess(ALICE, NOW)
     assert isinstance(found.assessed[0].path, PathFault)
     assert not found.missing
+    assert world.reads == 0
+
+
+def test_asks_nothing_about_a_certificate_that_is_an_anchor_itself() -> None:
+    """PRE-4: a pinned self-signed certificate is revoked by taking it away, not by a CRL."""
+    world, _ = with_alice()
+    maker = authority("alice@example.test")
+    address = (x509.SubjectAlternativeName([x509.RFC822Name("alice@example.test")]), False)
+    pinned = maker._sign(
+        maker.subject, maker.key.public_key(), [address, *pointers([URL], [])], not_before=NOW - DAY, not_after=NOW + DAY
+    )
+    world.known[:] = [pinned]
+    world.anchors = lambda: (Anchor(pinned),)  # type: ignore[method-assign]
+    found = world.assessor().assess(ALICE, NOW)
+    assert not isinstance(found.assessed[0].path, PathFault)
+    assert not found.missing
+    assert [v.reason for v in found.assessed[0].verdicts] == ["rev.anchor"]
     assert world.reads == 0
 
 

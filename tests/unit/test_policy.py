@@ -188,6 +188,15 @@ def test_findings_that_are_not_fatal_are_warnings() -> None:
     assert [w.code for w in decision.warnings] == ["cert.no-key-usage"]
 
 
+def test_a_remark_on_good_evidence_is_a_warning() -> None:
+    """Good, but an administrator should know: a responder without nocheck, a CRL that doesn't say when it ends."""
+    remark = replace(GOOD, detail="the CRL has no nextUpdate")
+    decision = decide(MESSAGE, [recipient(assessed(remark))], STRICT, NOW).decisions[0]
+    assert decision.action is Action.SEAL
+    assert [(w.code, w.error) for w in decision.warnings] == [("rev.crl", False)]
+    assert decision.warnings[0].detail.endswith(": the CRL has no nextUpdate")
+
+
 def test_the_number_of_verdicts_must_be_that_of_the_certificates() -> None:
     """A verdict too few would mean that a certificate was never asked about (PRE-3)."""
     short = replace(assessed(GOOD), verdicts=(GOOD,))

@@ -24,7 +24,7 @@ from postseal.core.errors import Unavailable
 from postseal.core.evidence import Evidence, NoAnswer, Question, question_for
 from postseal.core.fitness import fitness
 from postseal.core.path import Path, PathFault, PathSettings, build_path
-from postseal.core.revocation import RevocationSettings, Verdict, judge, still_needed
+from postseal.core.revocation import RevocationSettings, Status, Verdict, judge, still_needed
 
 # CACHE-11: a verdict is reused for at most this long, so that a revocation is seen soon even if nothing else changes.
 _REUSE = timedelta(minutes=10)
@@ -130,6 +130,10 @@ class Assessor:
         verdicts: list[Verdict] = []
         missing: list[Question] = []
         for index, certificate in enumerate(path.certificates):
+            # PRE-4: an anchor isn't asked about, also where it stands in the path itself.
+            if certificate == path.anchor.certificate:
+                verdicts.append(Verdict(Status.GOOD, "rev.anchor"))
+                continue
             # The lookup process validates again, and may not know the certificates between the issuer and the anchor.
             chain = path.certificates[index + 2 :]
             question = replace(question_for(certificate, path.issuer_of(index)), chain=chain)

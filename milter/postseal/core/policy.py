@@ -280,6 +280,9 @@ def _judge(assessed: Assessed, rule: Rule, settings: PolicySettings) -> _Usable 
     outcome: _Usable | _Undecided = _Usable(warnings)
     for who, verdict in zip(whose, verdicts, strict=True):
         if verdict.status is Status.GOOD:
+            # Good, but with a remark: an OCSP responder without nocheck, evidence that doesn't say when it ends.
+            if verdict.detail and isinstance(outcome, _Usable):
+                outcome = _Usable((*outcome.warnings, Warn(verdict.reason, f"{who}: {verdict.detail}")))
             continue
         unknown = _unknown(who, verdict, rule, settings)
         if isinstance(unknown, _Rejected):

@@ -114,6 +114,7 @@ _CERT: tuple[Reason, ...] = (
 
 # core.revocation: what the evidence says, or why it says nothing.
 _REV: tuple[Reason, ...] = (
+    Reason("rev.anchor", "a trust anchor; it is revoked by taking it out of the anchors", "RFC 5280 §6.1.1 (d)"),
     Reason("rev.crl", "a current CRL doesn't list the certificate", "RFC 5280 §6.3.3"),
     Reason("rev.ocsp", "the OCSP responder says that the certificate is good", "RFC 6960 §2.2"),
     Reason("rev.revoked-crl", "the certificate is listed on its issuer's CRL", "RFC 5280 §6.3.3 (i)"),

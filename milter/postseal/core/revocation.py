@@ -309,7 +309,8 @@ _FORGED = frozenset({"rev.bad-signature", "rev.wrong-issuer", "rev.rollback", "r
 
 
 def _no_answer(item: NoAnswer) -> Finding:
-    detail = item.detail if item.detail.startswith("Could not") else f"Could not retrieve URL {item.url}: {item.detail}"
+    told = item.detail.startswith("Could not") or not item.url
+    detail = item.detail if told else f"Could not retrieve URL {item.url}: {item.detail}"
     # What the fetcher refused to store for these reasons looks as forged as if it had been stored (CACHE-4).
     return Finding(Verdict(Status.UNKNOWN, item.why, detail, item.url, suspicious=item.why in _FORGED), None)
 
