@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.mailsite import SENDER, Site, mail_site
+from support.mailsite import CRL, SENDER, Site, mail_site
 from support.scratch import wait_for
 
 pytestmark = pytest.mark.root
@@ -169,12 +169,11 @@ def test_mail_that_is_sealed_already_passes(site: Site) -> None:
 
 def test_revoked_between_two_messages(site: Site) -> None:
     """Sealed before, refused after; the sender is told."""
-    site.add("gone@example.test", crl="/gone.crl")
-    site.publish(crl="/gone.crl")
+    site.add("gone@example.test")
     wait_for(lambda: site.send_code(["gone@example.test"], MESSAGE, options=BIT8) == 250, "the new certificate")
     site.postfix.wait_delivered(site.sink, "gone@example.test")
-    site.publish("gone@example.test", crl="/gone.crl")
-    site.command("evidence", "refresh", site.web.url("/gone.crl"))
+    site.publish("gone@example.test")
+    site.command("evidence", "refresh", site.web.url(CRL))
     site.sink.clear()
     assert site.send_code(["gone@example.test"], MESSAGE, options=BIT8) == 550
     assert site.sink.deliveries == ()
