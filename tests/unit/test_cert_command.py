@@ -250,3 +250,15 @@ def _names(number: int) -> list[Any]:
     from cryptography import x509
 
     return [(x509.SubjectAlternativeName([x509.RFC822Name(f"user{number}@example.test")]), False)]
+
+
+def test_a_report_that_can_not_be_written_is_one_sentence(tmp_path: Path, alice: Leaf) -> None:
+    """Output is written at the end of the process, when nobody would hear of a full disk any more."""
+    (tmp_path / "a.pem").write_bytes(alice.pem)
+    config = tmp_path / "postseal.toml"
+    config.write_text(f'[general]\nstate_directory = "{tmp_path}/state"\n')
+    command = [*POSTSEAL, "cert", "import", "--config", str(config), str(tmp_path / "a.pem")]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (73, b"postseal: standard output: No space left on device\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -10,12 +11,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from postseal import __version__
-from postseal.core.errors import PostsealError, Usage
+from postseal.core.errors import CannotCreate, PostsealError, Usage
 
 DEFAULT_CONFIG = "/etc/postseal/postseal.toml"
 
 # Each module has ``register(commands)``, which adds its parsers with ``add_command`` and sets ``run`` on each.
-MODULES: tuple[str, ...] = ("cert", "check", "cms", "config", "doctor", "evidence", "explain", "lookup", "run", "verify")
+MODULES: tuple[str, ...] = (
+    "cert",
+    "check",
+    "cms",
+    "config",
+    "doctor",
+    "evidence",
+    "explain",
+    "lookup",
+    "run",
+    "verify",
+)
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -54,9 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = build_parser().parse_args(argv)
         run: Run = args.run
-        return run(args)
+        code = run(args)
+        _flush()
+        return code
     except PostsealError as exc:
         print(f"postseal: {exc}", file=sys.stderr)
+        with contextlib.suppress(CannotCreate, BrokenPipeError):
+            _flush()
         return exc.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,6 +84,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"postseal: internal error: {type(exc).__name__}: {exc} (POSTSEAL_DEBUG=1 shows more)", file=sys.stderr)
         return 70
+
+
+def _flush() -> None:
+    """Write out what is left while an error can still be told; what can't be written must not spoil the exit code."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise CannotCreate(f"standard output: {exc.strerror}") from exc
 
 
 if __name__ == "__main__":
