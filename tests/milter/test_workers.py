@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support.daemon import Daemon, run_postseal
+from support.daemon import Daemon, postseal_as, run_postseal
 from support.milterclient import MilterClient
 from support.scratch import answers, free_port, scratch, wait_for
 
@@ -146,7 +146,7 @@ def test_permission(directory: Path) -> None:
     """As nobody, in a directory of root: exit 77."""
     daemon = milter(directory)
     os.chmod(daemon.run, 0o755)
-    command = ["setpriv", "--reuid=nobody", "--clear-groups", sys.executable, "-m", "postseal.shell.cli.main"]
+    command = postseal_as(directory, 65534, 65534)
     done = subprocess.run([*command, "milter", "--config", str(daemon.config_file)], capture_output=True, timeout=60)
     assert done.returncode == 77, done.stderr
     assert b"Permission denied" in done.stderr

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from support.scratch import answers, wait_for
+from support.scratch import ROOT, answers, wait_for
 
 Table = Mapping[str, Any]
 POSTSEAL = (sys.executable, "-m", "postseal.shell.cli.main")
@@ -43,6 +43,22 @@ def _value(item: Any) -> str:
         return str(item)
     text = str(item).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'
+
+
+def postseal_as(directory: Path, uid: int, gid: int) -> list[str]:
+    """A ``launcher`` that runs postseal as another user, without groups or capabilities. Needs root.
+
+    The tree may lie where that user can't go, so it is mounted below ``directory``, in a namespace of its own.
+    """
+    tree = directory / f"tree-{uid}"
+    tree.mkdir(exist_ok=True)
+    python = sys.executable.replace(str(ROOT), str(tree), 1)
+    script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    return [
+        "unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(ROOT), str(tree),
+        "setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--inh-caps=-all",
+        "env", f"PYTHONPATH={tree}/milter", "PYTHONDONTWRITEBYTECODE=1", python, "-m", "postseal.shell.cli.main",
+    ]  # fmt: skip
 
 
 def run_postseal(*arguments: str, timeout: float = 60.0, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:

@@ -149,7 +149,8 @@ def test_a_log_that_cannot_be_written_at_all_is_silent(tmp_path: Path) -> None:
     """No daemon and a closed stderr: the call still returns, in a process of its own."""
     code = (
         "import os\nos.close(2)\nfrom postseal.sources.log import open_log\n"
-        f"log = open_log('postseal/milter', 'mail', {str(tmp_path / 'none')!r})\nlog.error('x')\nlog.info('y')\nprint('fine', flush=True)\nos._exit(0)"
+        f"log = open_log('postseal/milter', 'mail', {str(tmp_path / 'none')!r})\nlog.error('x')\nlog.info('y')\n"
+        "print('fine', flush=True)\nos._exit(0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
     assert done.stdout == "fine\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import grp
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.daemon import Daemon, run_postseal
+from support.daemon import Daemon, postseal_as, run_postseal
 from support.pki import Leaf, authority
 from support.postfix import PrivatePostfix
 from support.responders import WebServer
@@ -31,18 +30,6 @@ MESSAGE = b"From: a@home.test\r\nSubject: hi\r\n\r\nhello\r\n"
 
 def _as(user: str) -> list[str]:
     return ["setpriv", f"--reuid={USERS[user]}", f"--regid={GROUP}", "--clear-groups", "--inh-caps=-all"]
-
-
-def _launcher(directory: Path, user: str) -> list[str]:
-    """Run postseal as ``user`` although the tree may lie where that user can't go: it is mounted where he can."""
-    tree = directory / f"tree-{user}"
-    tree.mkdir()
-    python = sys.executable.replace(str(ROOT), str(tree), 1)
-    script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
-    return [
-        "unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(ROOT), str(tree), *_as(user),
-        "env", f"PYTHONPATH={tree}/milter", "PYTHONDONTWRITEBYTECODE=1", python, "-m", "postseal.shell.cli.main",
-    ]  # fmt: skip
 
 
 def _make_directories(directory: Path, daemon: Daemon) -> None:
@@ -95,7 +82,13 @@ def site() -> Iterator[Site]:
             [STRICT],
         )
         milter, lookup = (
-            Daemon(home, name, settings=settings, policy=policy, launcher=_launcher(directory, f"postseal-{name}"))
+            Daemon(
+                home,
+                name,
+                settings=settings,
+                policy=policy,
+                launcher=postseal_as(directory, USERS[f"postseal-{name}"], GROUP),
+            )
             for name in ("milter", "lookup")
         )
         _make_directories(directory, milter)
