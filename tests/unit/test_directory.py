@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cryptography.x509.oid import ObjectIdentifier
 from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.assess import Candidate, Origin
 from postseal.core.errors import BadData, Unavailable
+from postseal.sources.clock import SystemClock
 from postseal.sources.directory import Directories
 from postseal.sources.directory.folder import FolderDirectory
 from postseal.sources.directory.store import CertificateStore
@@ -489,3 +491,15 @@ class TestTrust:
         trust.anchors()
         assert [Path(t.split(": ")[0]).name for t in told] == ["x.pem", "y.pem"]
         assert trust.problems() == tuple(told)
+
+
+def test_the_first_look_is_waited_for_by_all(tmp_path: Path) -> None:
+    """Threads that ask while the folder is read for the first time never see it empty: mail could leave in clear."""
+    leaf = authority("Root").issue("bob@partner.test")
+    for number in range(150):
+        (tmp_path / f"{number}.pem").write_bytes(leaf.pem)
+    for _ in range(3):
+        directory = FolderDirectory(tmp_path, SystemClock())
+        with ThreadPoolExecutor(16) as threads:
+            found = list(threads.map(directory.candidates, [parse_mailbox("bob@partner.test")] * 64))
+        assert all(found)

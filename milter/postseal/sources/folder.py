@@ -100,7 +100,6 @@ class WatchedFolder:
         except OSError as exc:
             self._unreadable(exc.strerror or str(exc))
             return
-        self._readable = True
         self._folder_mode()
         for gone in set(self._problems) - set(found) - {""}:
             del self._problems[gone]
@@ -113,6 +112,8 @@ class WatchedFolder:
         self._files = files
         if before != {name: file.certificates for name, file in files.items()}:
             self._generation += 1
+        # Last: until the first look is over, others wait for it rather than see an empty folder.
+        self._readable = True
 
     def _unreadable(self, why: str) -> None:
         text = f"certificate folder {self.path}: {why}"
