@@ -233,16 +233,16 @@ def test_sigterm_lets_a_message_finish(directory: Path) -> None:
     assert time.monotonic() - before < 3
 
 
-def test_signals_during_the_start(directory: Path) -> None:
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_sigterm_during_the_start(directory: Path, turn: int) -> None:
     """A message that a worker took before the last one had started is finished too."""
-    for _ in range(3):
-        daemon = Daemon(directory, "milter", policy=POLICY, settings={"milter": {"workers": 4}})
-        daemon.start()
-        client = begun(daemon)
-        daemon.signal(signal.SIGTERM)
-        wait_for(lambda: not answers(daemon.milter), "the closed socket")
-        assert client.message(FIELDS, b"x\r\n").kind == "a"
-        assert daemon.stop() == 0
+    daemon = Daemon(directory, "milter", policy=POLICY, settings={"milter": {"workers": 4}})
+    daemon.start()
+    client = begun(daemon)
+    daemon.signal(signal.SIGTERM)
+    wait_for(lambda: not answers(daemon.milter), "the closed socket")
+    assert client.message(FIELDS, b"x\r\n").kind == "a"
+    assert daemon.stop() == 0
 
 
 def test_drain_is_bounded(directory: Path) -> None:

@@ -125,9 +125,14 @@ class Site:
 def mail_site(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     policy: Sequence[Mapping[str, Any]] = POLICY,
+    *,
+    state_size: str = "",
     **postfix: Any,
 ) -> Iterator[Site]:
-    """Everything running; ``settings`` as for Daemon, ``postfix`` options of PrivatePostfix."""
+    """Everything running; ``settings`` as for Daemon, ``postfix`` options of PrivatePostfix.
+
+    ``state_size`` puts the state directory on a file system of its own of that size (a tmpfs; needs root).
+    """
     now = datetime.now(UTC).replace(microsecond=0)
     ca = authority("Site Root", not_before=now - 400 * DAY, not_after=now + 400 * DAY)
     with ExitStack() as stack:
@@ -149,6 +154,9 @@ def mail_site(
         os.chmod(directory / "ps", 0o755)
         os.chmod(run, 0o755)
         (daemon.anchors / "root.pem").write_bytes(ca.pem)
+        if state_size:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={state_size}", "tmpfs", str(daemon.state)], check=True)
+            stack.callback(subprocess.run, ["umount", str(daemon.state)], check=True)
         site = Site(directory, web, sink, daemon, made, ca)
         stack.enter_context(daemon)
         stack.enter_context(made)

@@ -523,6 +523,20 @@ def test_too_many_messages_at_once_are_deferred() -> None:
     assert "max_messages" in world.log.text
 
 
+def test_strangers_don_t_take_the_places() -> None:
+    """Inbound mail isn't counted against max_messages, but a drain waits for it."""
+    world = World(max_messages=1, policy=[MAY])
+    strangers = [world.job("<x@elsewhere.test>") for _ in range(5)]
+    assert [job.recipient(B) for job in strangers] == [None] * 5
+    assert world.workload.active == 5
+    assert world.job().recipient(B) is None
+    busy = world.job().recipient(B)
+    assert busy is not None
+    for job in strangers:
+        job.close()
+    assert world.workload.active == 1
+
+
 def test_a_full_spool_defers(tmp_path: Path) -> None:
     """Ciphertext that can't be kept: 4xx at the end, nothing sent."""
     world = World(tmp_path / "missing", policy=[MAY])

@@ -78,23 +78,27 @@ class SealSettings:
 
 
 class Workload:
-    """How many messages this process works on; bounded (THR-32), and what a drain waits for."""
+    """How many messages this process works on: those that may be sealed are bounded (THR-32); a drain waits for all."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = Lock()
+        self._bounded = 0
         self.active = 0
 
-    def enter(self) -> bool:
-        """Take a place; False when all are taken."""
+    def enter(self, bounded: bool) -> bool:
+        """Take a place; False when ``bounded`` and all places are taken."""
         with self._lock:
-            if self.active >= self._limit:
+            if bounded and self._bounded >= self._limit:
                 return False
+            self._bounded += bounded
             self.active += 1
             return True
 
-    def leave(self) -> None:
+    def leave(self, bounded: bool) -> None:
+        """Give it back, with the same ``bounded``."""
         with self._lock:
+            self._bounded -= bounded
             self.active -= 1
 
 
@@ -159,7 +163,8 @@ class MessageJob:
         self._content: Content | None = None
         self._record: tuple[Plan, MessageFacts, float, str] | None = None
         self._copied: list[str] = []
-        self._counted = sealing.workload.enter()
+        # Mail that isn't ours costs next to nothing; slow strangers must not take the places of our own users.
+        self._counted = sealing.workload.enter(not self.not_outbound)
         # What went wrong where no answer could be given; the next one gives it.
         self._failure: Reply | None = None
         if not self._counted:
@@ -300,7 +305,7 @@ class MessageJob:
         self._drop()
         if self._counted:
             self._counted = False
-            self._sealing.workload.leave()
+            self._sealing.workload.leave(not self.not_outbound)
 
     def _drop(self) -> None:
         if self._content is not None:
