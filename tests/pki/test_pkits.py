@@ -56,7 +56,9 @@ def certificates(case: dict[str, Any]) -> list[Certificate]:
 
 def outcome(case: dict[str, Any]) -> Path | PathFault:
     anchor, *others = certificates(case)
-    return build_path(others[-1], (Anchor(anchor),), tuple(sorted(others[:-1], key=lambda c: c.fingerprint)), SETTINGS, AT)
+    return build_path(
+        others[-1], (Anchor(anchor),), tuple(sorted(others[:-1], key=lambda c: c.fingerprint)), SETTINGS, AT
+    )
 
 
 @pytest.mark.parametrize("name", [n for n, t in CASES.items() if t["number"] not in DSA])

@@ -133,7 +133,11 @@ def test_asks_nothing_about_a_certificate_that_is_an_anchor_itself() -> None:
     maker = authority("alice@example.test")
     address = (x509.SubjectAlternativeName([x509.RFC822Name("alice@example.test")]), False)
     pinned = maker._sign(
-        maker.subject, maker.key.public_key(), [address, *pointers([URL], [])], not_before=NOW - DAY, not_after=NOW + DAY
+        maker.subject,
+        maker.key.public_key(),
+        [address, *pointers([URL], [])],
+        not_before=NOW - DAY,
+        not_after=NOW + DAY,
     )
     world.known[:] = [pinned]
     world.anchors = lambda: (Anchor(pinned),)  # type: ignore[method-assign]

@@ -61,7 +61,10 @@ def test_loads_what_openssl_calls_trusted() -> None:
         (ALICE.pem + SUB.pem[:-40], "PEM block 2: it has no END line"),
         (ALICE.pem.replace(b"END", b"EDN") + SUB.pem, "PEM block 1: it has no END line"),
         (ALICE.pem + SUB.pem.replace(b"MII", b"M*I", 1), "PEM block 2: not base64"),
-        (ALICE.pem + b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "PEM block 2: not a certificate"),
+        (
+            ALICE.pem + b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            "PEM block 2: not a certificate",
+        ),
         (b"-----BEGIN PKCS7-----\nMAA=\n-----END PKCS7-----\n", "PEM block 1: not a PKCS#7 bundle"),
         (ALICE.certificate.der + b"\x00", "not a certificate"),
         (ALICE.certificate.der[:-1], "not a certificate"),

@@ -29,7 +29,9 @@ def issued(slot: object = 0, kind: str = "rsa2048", address: str = "alice@exampl
 def assessed(
     leaf: Leaf, origin: Origin = Origin.FOLDER, verdict: Verdict = GOOD, *findings: Finding, fault: str = ""
 ) -> Assessed:
-    path: Path | PathFault = PathFault(fault, "in words") if fault else Path((leaf.certificate,), Anchor(ROOT.certificate))
+    path: Path | PathFault = (
+        PathFault(fault, "in words") if fault else Path((leaf.certificate,), Anchor(ROOT.certificate))
+    )
     return Assessed(Candidate(leaf.certificate, origin, "test"), path, () if fault else (verdict,), findings)
 
 

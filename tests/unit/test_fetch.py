@@ -274,6 +274,7 @@ def test_environment_is_ignored(
 
 def test_validators_make_a_conditional_request(serve: Callable[..., RawServer]) -> None:
     """ETag and Last-Modified come back to the caller, go out as asked, and 304 is its own outcome."""
+
     def behave(channel: socket.socket, request: bytes) -> None:
         if b"If-None-Match" in request:
             answer("HTTP/1.1 304 Not Modified\nCache-Control: max-age=60")(channel, request)
@@ -395,9 +396,7 @@ def over_tls(behaviour: Behaviour, tls_files: tuple[Path, Path, Path]) -> Behavi
     return behave
 
 
-def test_https_works_with_a_trusted_server(
-    serve: Callable[..., RawServer], tls_files: tuple[Path, Path, Path]
-) -> None:
+def test_https_works_with_a_trusted_server(serve: Callable[..., RawServer], tls_files: tuple[Path, Path, Path]) -> None:
     """The good case, without which the TLS failures below would prove nothing."""
     server = serve(over_tls(answer("HTTP/1.1 200 OK\nContent-Length: 2", b"ok"), tls_files), read_request=False)
     outcome, _ = tls_get(server, tls_files)

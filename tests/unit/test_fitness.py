@@ -105,7 +105,9 @@ class TestAddress:
 
     def test_names_beyond_ascii_in_rfc822_name_are_ignored(self) -> None:
         """CERT-4: IA5String has no U-labels; the library can't even read them."""
-        found = codes(certificate(ENCIPHER, san=raw_rfc822("a@bücher.example".encode())), parse_mailbox("a@bücher.example"))
+        found = codes(
+            certificate(ENCIPHER, san=raw_rfc822("a@bücher.example".encode())), parse_mailbox("a@bücher.example")
+        )
         assert any(found.values())
 
     @pytest.mark.parametrize("text", ["alice@example.test", "jürgen@bücher.example", "x"])
@@ -121,7 +123,9 @@ class TestAddress:
         legacy = certificate(ENCIPHER, san=no_mail, subject=subject)
         assert codes(legacy) == {"cert.address-in-subject": False}
         assert addresses(legacy.certificate).in_subject
-        other = certificate(ENCIPHER, san=x509.SubjectAlternativeName([x509.RFC822Name("b@example.test")]), subject=subject)
+        other = certificate(
+            ENCIPHER, san=x509.SubjectAlternativeName([x509.RFC822Name("b@example.test")]), subject=subject
+        )
         assert codes(other) == {"cert.wrong-address": True}
         odd = certificate(ENCIPHER, san=raw_rfc822(b"odd"), subject=subject)
         assert codes(odd)["cert.no-address"]
@@ -130,7 +134,9 @@ class TestAddress:
         assert codes(certificate(ENCIPHER, san=raw_rfc822(b"odd")), None) == {}
 
     def test_the_name_in_the_same_case_comes_first(self) -> None:
-        san = x509.SubjectAlternativeName([x509.RFC822Name("ALICE@example.test"), x509.RFC822Name("alice@example.test")])
+        san = x509.SubjectAlternativeName(
+            [x509.RFC822Name("ALICE@example.test"), x509.RFC822Name("alice@example.test")]
+        )
         found = addresses(certificate(ENCIPHER, san=san).certificate)
         assert found.match(ALICE) == ALICE
         assert found.match(parse_mailbox("Alice@example.test")) == parse_mailbox("ALICE@example.test")

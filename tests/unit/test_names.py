@@ -47,8 +47,12 @@ def test_equal(one: bytes, other: bytes) -> None:
         (cn("Root"), name((NameOID.ORGANIZATION_NAME, "Root", _ASN1Type.UTF8String))),
         (cn("Root"), cn("Root", _ASN1Type.T61String)),
         (
-            name((NameOID.ORGANIZATION_NAME, "O", _ASN1Type.UTF8String), (NameOID.COMMON_NAME, "C", _ASN1Type.UTF8String)),
-            name((NameOID.COMMON_NAME, "C", _ASN1Type.UTF8String), (NameOID.ORGANIZATION_NAME, "O", _ASN1Type.UTF8String)),
+            name(
+                (NameOID.ORGANIZATION_NAME, "O", _ASN1Type.UTF8String), (NameOID.COMMON_NAME, "C", _ASN1Type.UTF8String)
+            ),
+            name(
+                (NameOID.COMMON_NAME, "C", _ASN1Type.UTF8String), (NameOID.ORGANIZATION_NAME, "O", _ASN1Type.UTF8String)
+            ),
         ),
     ],
 )

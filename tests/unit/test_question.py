@@ -23,11 +23,15 @@ def points(*urls: str) -> x509.CRLDistributionPoints:
 def responders(*urls: str) -> x509.AuthorityInformationAccess:
     kinds = AuthorityInformationAccessOID
     found = [x509.AccessDescription(kinds.OCSP, URL(u)) for u in urls]
-    return x509.AuthorityInformationAccess([*found, x509.AccessDescription(kinds.CA_ISSUERS, URL("http://ca.test/ca.cer"))])
+    return x509.AuthorityInformationAccess(
+        [*found, x509.AccessDescription(kinds.CA_ISSUERS, URL("http://ca.test/ca.cer"))]
+    )
 
 
 def test_urls_in_their_order_each_once() -> None:
-    found = ask(points("http://b.test/x", "https://a.test/x", "http://b.test/x"), responders("http://o.test/", "HTTP://p.test"))
+    found = ask(
+        points("http://b.test/x", "https://a.test/x", "http://b.test/x"), responders("http://o.test/", "HTTP://p.test")
+    )
     assert found.crl_urls == ("http://b.test/x", "https://a.test/x")
     assert found.ocsp_urls == ("http://o.test/", "HTTP://p.test")
     assert found.skipped == ()
@@ -77,7 +81,9 @@ def test_points_of_another_issuer_and_relative_names_are_skipped() -> None:
 
 
 def test_there_are_limits() -> None:
-    found = ask(points(*(f"http://h{i}.test/" for i in range(20))), responders(*(f"http://o{i}.test/" for i in range(9))))
+    found = ask(
+        points(*(f"http://h{i}.test/" for i in range(20))), responders(*(f"http://o{i}.test/" for i in range(9)))
+    )
     assert len(found.crl_urls) == MAX_CRL_URLS
     assert found.ocsp_urls == tuple(f"http://o{i}.test/" for i in range(MAX_OCSP_URLS))
     assert len(found.skipped) == 2

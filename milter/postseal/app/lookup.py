@@ -299,9 +299,7 @@ class Lookups:
 
     def _fetch_crl(self, errand: Errand, deadline: float) -> Outcome:
         headers = self._conditions(errand)
-        transfer = self._http.get(
-            errand.url, max_size=self._settings.crl_max_size, deadline=deadline, headers=headers
-        )
+        transfer = self._http.get(errand.url, max_size=self._settings.crl_max_size, deadline=deadline, headers=headers)
         at = self._clock.now()
         if isinstance(transfer, FetchFailed):
             return self._failed(errand.url, transfer.why, transfer.detail, transfer.retry_after, transfer.host_fault)
@@ -420,7 +418,9 @@ def _host(url: str) -> str:
 
 def _outcome(url: str, flight: Future[Outcome] | None) -> Outcome:
     if flight is None:
-        return Outcome(url, "rev.no-evidence", "not fetched: imported from a file, or its issuer isn't trusted any more")
+        return Outcome(
+            url, "rev.no-evidence", "not fetched: imported from a file, or its issuer isn't trusted any more"
+        )
     return flight.result() if flight.done() else Outcome(url, "rev.timeout", "not done yet; it goes on")
 
 

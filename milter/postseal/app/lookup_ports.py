@@ -15,7 +15,9 @@ from postseal.core.transfer import Transfer
 class Http(Protocol):
     """``sources.fetch.Fetcher``."""
 
-    def get(self, url: str, *, max_size: int, deadline: float, headers: Mapping[str, str] | None = None) -> Transfer: ...
+    def get(
+        self, url: str, *, max_size: int, deadline: float, headers: Mapping[str, str] | None = None
+    ) -> Transfer: ...
 
     def post(self, url: str, body: bytes, *, content_type: str, max_size: int, deadline: float) -> Transfer: ...
 

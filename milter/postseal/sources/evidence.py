@@ -78,15 +78,15 @@ class EvidenceStore:
             # A CRL that was replaced between reading its row and its file isn't damaged: look again.
             if last or self.generation() == generation or not any(isinstance(e, str) for e in found):
                 break
-        answer = tuple(self._damaged(row, e) if isinstance(e, str) else e for row, e in zip(rows[0], found, strict=False))
+        answer = tuple(
+            self._damaged(row, e) if isinstance(e, str) else e for row, e in zip(rows[0], found, strict=False)
+        )
         answer += tuple(e for e in found[len(rows[0]) :] if not isinstance(e, str))
         with self._lock:
             self._answers[key] = (generation, answer)
         return answer
 
-    def _found(
-        self, crls: list[Row[Any]], answers: list[Row[Any]], failures: list[Row[Any]]
-    ) -> list[Evidence | str]:
+    def _found(self, crls: list[Row[Any]], answers: list[Row[Any]], failures: list[Row[Any]]) -> list[Evidence | str]:
         """Rows as evidence, in order; in place of a CRL that can't be read, the cause."""
         found: list[Evidence | str] = []
         for row in crls:
@@ -112,7 +112,9 @@ class EvidenceStore:
             failure = connection.execute(select(t.failure).where(t.failure.c.url == url)).first()
         state = t.UrlState()
         if row is not None:
-            state = t.UrlState(row.etag, row.last_modified, t.moment(row.answered_at), responder_hash=row.responder_hash)
+            state = t.UrlState(
+                row.etag, row.last_modified, t.moment(row.answered_at), responder_hash=row.responder_hash
+            )
         if failure is not None:
             state = replace(state, failures=failure.tries, retry_at=t.moment(failure.retry_at))
         return state
@@ -133,7 +135,9 @@ class EvidenceStore:
                 aliases.setdefault((row.issuer_key, row.idp), []).append(row.url)
         found = [t.crl_entry(row, aliases.get((row.issuer_key, row.idp), [])) for row in rows]
         found += [t.ocsp_entry(row) for row in answers]
-        return tuple(t.Entry(**values) for values in sorted(found, key=lambda v: (v["kind"], v["issuer"].name, v["name"])))
+        return tuple(
+            t.Entry(**values) for values in sorted(found, key=lambda v: (v["kind"], v["issuer"].name, v["name"]))
+        )
 
     def failures(self) -> tuple[NoAnswer, ...]:
         """All URLs that are being left alone after failures."""
@@ -192,7 +196,9 @@ class EvidenceStore:
                 "this_update": t.stamp(crl.this_update), "next_update": t.stamp(crl.next_update),
                 "url": url, "fetched_at": t.stamp(at), "refresh_at": t.stamp(refresh_at),
             })  # fmt: skip
-            t.put(connection, t.alias, ("url", "issuer_key", "idp"), {"url": url, "issuer_key": issuer.key_id, "idp": idp})
+            t.put(
+                connection, t.alias, ("url", "issuer_key", "idp"), {"url": url, "issuer_key": issuer.key_id, "idp": idp}
+            )
             t.answered(connection, url, at, etag, last_modified)
             still_used = select(t.crl.c.sha256).where(t.crl.c.sha256 == old)
             return old if old is not None and connection.scalar(still_used) is None else None
@@ -256,7 +262,9 @@ class EvidenceStore:
                 "tries": count, "retry_at": t.stamp(failure.retry_at or failure.at),
             })  # fmt: skip
             if host_count:
-                t.put(connection, t.host, ("host",), {"host": host, "tries": host_count, "retry_at": t.stamp(host_until)})
+                t.put(
+                    connection, t.host, ("host",), {"host": host, "tries": host_count, "retry_at": t.stamp(host_until)}
+                )
             newest = select(t.failure.c.url).order_by(t.failure.c.at.desc()).limit(_MAX_FAILURES)
             connection.execute(delete(t.failure).where(t.failure.c.url.not_in(newest)))
 
@@ -363,7 +371,9 @@ class EvidenceStore:
         with self._lock:
             self._engine.dispose()
             aside = self._file.with_name("evidence.sqlite.damaged")
-            self._report(f"evidence store {self._file}: {cause(exc)}; moved to {aside.name}, starting with an empty one")
+            self._report(
+                f"evidence store {self._file}: {cause(exc)}; moved to {aside.name}, starting with an empty one"
+            )
             # The log belongs to the file that goes; left behind it would be applied to the new one.
             for suffix in ("-wal", "-shm"):
                 with suppress(FileNotFoundError):

@@ -246,9 +246,7 @@ def scope(authority: Certificate, idp: bytes | None) -> ColumnElement[bool]:
 def rows_for(connection: Connection, question: Question) -> tuple[list[Row[Any]], list[Row[Any]], list[Row[Any]]]:
     """What may answer a question: rows of crl (newest first), ocsp and failure."""
     urls = (*question.crl_urls, *question.ocsp_urls)
-    mine = select(alias.c.idp).where(
-        alias.c.issuer_key == question.issuer.key_id, alias.c.url.in_(question.crl_urls)
-    )
+    mine = select(alias.c.idp).where(alias.c.issuer_key == question.issuer.key_id, alias.c.url.in_(question.crl_urls))
     # CACHE-8: of a partitioned CRL only the parts that the certificate's URLs lead to, and what was imported.
     crls = (
         select(crl)
@@ -308,4 +306,3 @@ class Counter:
             os.pwrite(handle, struct.pack("=Q", number + 1), 0)
         finally:
             os.close(handle)
-

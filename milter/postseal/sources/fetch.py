@@ -175,9 +175,7 @@ class Fetcher:
         """GET ``url``. ``deadline`` is a point of the monotonic clock; ``headers`` may make the request conditional."""
         return self._run("GET", url, None, max_size, deadline, dict(headers or {}))
 
-    def post(
-        self, url: str, body: bytes, *, content_type: str, max_size: int, deadline: float
-    ) -> Transfer:
+    def post(self, url: str, body: bytes, *, content_type: str, max_size: int, deadline: float) -> Transfer:
         """POST ``body`` to ``url``."""
         return self._run("POST", url, body, max_size, deadline, {"Content-Type": content_type})
 
@@ -255,9 +253,7 @@ def _read(url: str, response: requests.Response, max_size: int) -> Transfer:
         if len(received) > max_size:
             return FetchFailed(url, "rev.too-large", f"the answer has more than {max_size} bytes")
     headers = response.headers
-    return Fetched(
-        url, bytes(received), _kept(headers, "ETag"), _kept(headers, "Last-Modified"), _max_age(headers)
-    )
+    return Fetched(url, bytes(received), _kept(headers, "ETag"), _kept(headers, "Last-Modified"), _max_age(headers))
 
 
 def _failure(url: str, exc: BaseException) -> FetchFailed:
@@ -276,7 +272,9 @@ def _failure(url: str, exc: BaseException) -> FetchFailed:
             detail = (cause.strerror or str(cause)).lower()
             return FetchFailed(url, "rev.unreachable", detail, host_fault=True)
     if any(isinstance(c, http.client.RemoteDisconnected) for c in causes):
-        return FetchFailed(url, "rev.unreachable", "the server closed the connection without an answer", host_fault=True)
+        return FetchFailed(
+            url, "rev.unreachable", "the server closed the connection without an answer", host_fault=True
+        )
     incomplete = (http.client.IncompleteRead, urllib3.exceptions.IncompleteRead, urllib3.exceptions.InvalidChunkLength)
     if any(isinstance(c, incomplete) or "InvalidChunkLength" in str(c) for c in causes):
         # CRL-30: what is cut short is no answer.

@@ -93,14 +93,10 @@ class Guard:
             return FetchFailed(url, "rev.timeout", f"host name {host} could not be resolved in time", host_fault=True)
         except (OSError, UnicodeError) as exc:
             cause = getattr(exc, "strerror", None) or str(exc)
-            return FetchFailed(
-                url, "rev.unreachable", f"host name {host} can't be resolved: {cause}", host_fault=True
-            )
+            return FetchFailed(url, "rev.unreachable", f"host name {host} can't be resolved: {cause}", host_fault=True)
         return self._vet_addresses(url, scheme, host, port, texts)
 
-    def _vet_addresses(
-        self, url: str, scheme: str, host: str, port: int, texts: Sequence[str]
-    ) -> Target | FetchFailed:
+    def _vet_addresses(self, url: str, scheme: str, host: str, port: int, texts: Sequence[str]) -> Target | FetchFailed:
         if not texts:
             return FetchFailed(url, "rev.unreachable", f"host name {host} has no address", host_fault=True)
         for text in texts:
