@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from datetime import timedelta
 
 from cryptography import x509
+
 from postseal.app.assess import Assessor
 from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.assess import Candidate, Origin
