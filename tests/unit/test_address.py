@@ -41,3 +41,24 @@ def test_envelope_paths() -> None:
     assert parse_path("<>") is None
     assert parse_path("") is None
     assert parse_path("<a@b.example>") == parse_path("a@b.example") == Mailbox("a", "b.example")
+
+
+@pytest.mark.parametrize(
+    "text", ["<Bob.X@example.test.>", '<"Bob.X"@example.test>', '<"B\\ob.X"@EXAMPLE.test.>', "Bob.X@example.test."]
+)
+def test_spellings_that_an_mta_takes_for_the_same(text: str) -> None:
+    """THR-15: a dot behind the domain and quotes without need change nothing, so they can't lead around a rule."""
+    assert parse_path(text) == Mailbox("Bob.X", "example.test")
+
+
+@pytest.mark.parametrize(
+    "text", ["<bob@example.test..>", "<bob@.>", "<@>", '<"b@example.test">', "<@mx.test:b@c.test>"]
+)
+def test_paths_that_are_no_mailbox(text: str) -> None:
+    with pytest.raises(BadData):
+        parse_path(text)
+
+
+def test_quotes_that_are_needed_stay() -> None:
+    assert parse_path('<"a b"@example.test>') == Mailbox('"a b"', "example.test")
+    assert parse_path('<"a..b"@example.test>') == Mailbox('"a..b"', "example.test")

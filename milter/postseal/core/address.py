@@ -13,6 +13,7 @@ from postseal.core.errors import BadData
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]"
 _DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*\Z")
 _QUOTED = re.compile(r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"\Z')
+_QUOTED_PAIR = re.compile(r"\\(.)")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")
 
 
@@ -68,4 +69,11 @@ def parse_mailbox(text: str) -> Mailbox:
 def parse_path(text: str) -> Mailbox | None:
     """An envelope path as an MTA gives it, ``<local@domain>`` or bare; ``<>`` and an empty text are None (null sender)."""
     inner = text[1:-1] if text.startswith("<") and text.endswith(">") else text
-    return parse_mailbox(inner) if inner else None
+    if not inner:
+        return None
+    # THR-15: two spellings that an MTA delivers to the same person must not meet different rules: example.com. is example.com.
+    local, at, domain = inner.rpartition("@")
+    # RFC 5321 §4.1.2: quotes that aren't needed mean nothing, "bob"@example.com is bob@example.com.
+    if _QUOTED.match(local) and _DOT_STRING.match(bare := _QUOTED_PAIR.sub(r"\1", local[1:-1])):
+        local = bare
+    return parse_mailbox(f"{local}{at}{domain.removesuffix('.')}")

@@ -156,11 +156,20 @@ class MessageFacts:
 
 
 def match_rule(rules: Sequence[Rule], sender: Mailbox | None, recipient: Mailbox | None) -> Rule:
-    """The first rule that matches both. The last rule of a configuration always does; without one LookupError is raised."""
-    for rule in rules:
-        if any(p.matches(recipient) for p in rule.recipients) and any(p.matches(sender) for p in rule.senders):
-            return rule
-    raise LookupError("no rule matches: the last one must be a catch-all")
+    """The first rule that matches both. The last rule of a configuration always does; without one LookupError is raised.
+
+    A recipient of None is an address that can't be read. It may be anybody's, so of the rules that hold for the sender one
+    that seals comes before all that never seal.
+    """
+    possible = [rule for rule in rules if any(p.matches(sender) for p in rule.senders)]
+    if recipient is None:
+        # THR-15: what we can't read the MTA may still route to somebody for whom mail must be sealed.
+        possible.sort(key=lambda rule: rule.seal is Seal.NEVER)
+    else:
+        possible = [rule for rule in possible if any(p.matches(recipient) for p in rule.recipients)]
+    if not possible:
+        raise LookupError("no rule matches: the last one must be a catch-all")
+    return possible[0]
 
 
 def decide(
