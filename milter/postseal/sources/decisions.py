@@ -37,6 +37,8 @@ _TABLE = Table(
 _Queue = queue.Queue[Sequence[DecisionRecord] | None]
 _WAITING = 5000
 _BATCH = 500
+# Seconds for which records are gathered: a commit for each message would cost as much as sealing it.
+_GATHER = 0.1
 _PRUNE_EVERY = timedelta(hours=1)
 # Several workers that make the database at the same moment can disturb each other whatever SQLite's busy time-out is.
 _RETRIES = (0.05, 0.25)
@@ -155,6 +157,8 @@ def _take(waiting: _Queue) -> Iterator[Sequence[DecisionRecord] | None]:
     """At least one batch, and what else is there already, so that busy times cost few commits. None comes last."""
     batch = waiting.get()
     yield batch
+    if batch is not None:
+        threading.Event().wait(_GATHER)
     for _ in range(_BATCH - 1):
         if batch is None:
             return
