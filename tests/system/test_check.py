@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -106,3 +107,19 @@ def test_refuses_what_is_not_an_address(setup: Setup, text: str) -> None:
     done = setup.check(text)
     assert done.returncode == 64
     assert done.stderr == f"postseal: check: {text!a} is not a mail address\n"
+
+
+def test_files_that_cannot_be_used_are_named(setup: Setup) -> None:
+    """The commonest mistake: a private key in place of a certificate."""
+    wrong = setup.daemon.certificates / "key.pem"
+    wrong.write_bytes(setup.bob.key_pem)
+    # Not while it may still be written.
+    os.utime(wrong, (0, NOW.timestamp() - 60))
+    try:
+        done = setup.check("bob@partner.test")
+    finally:
+        wrong.unlink()
+    assert done.returncode == 0
+    assert done.stderr.startswith("postseal: warning: ")
+    assert str(wrong) in done.stderr
+    assert done.stderr.count("\n") == 1

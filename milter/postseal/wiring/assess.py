@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from postseal.app.assess import Assessor
 from postseal.config import Config
 from postseal.sources.clock import SystemClock
@@ -13,15 +15,19 @@ from postseal.sources.lookup_client import LookupClient
 from postseal.sources.trust import FolderTrust
 
 
-def build_assessor(config: Config, clock: SystemClock) -> Assessor:
-    """An assessor on the configured folders and stores. Opens databases: call it after a fork, not before."""
+def build_assessor(config: Config, clock: SystemClock, report: Callable[[str], None]) -> Assessor:
+    """An assessor on the configured folders and stores. Opens databases: call it after a fork, not before.
+
+    ``report`` is told once of each file that can't be used.
+    """
+    certificates = config.certificates
     directories = Directories(
-        (FolderDirectory(config.certificates.directory, clock), CertificateStore(config.certificate_store))
+        (FolderDirectory(certificates.directory, clock, report), CertificateStore(config.certificate_store))
     )
     return Assessor(
         directory=directories,
-        trust=FolderTrust(config.certificates.anchors, config.certificates.intermediates, clock),
-        evidence=EvidenceStore(config.evidence_directory, readonly=True),
+        trust=FolderTrust(certificates.anchors, certificates.intermediates, clock, report),
+        evidence=EvidenceStore(config.evidence_directory, readonly=True, report=report),
         lookup=LookupClient(config.lookup_socket),
         path_settings=config.path_settings,
         revocation_settings=config.revocation_settings,

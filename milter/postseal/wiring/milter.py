@@ -61,7 +61,7 @@ def build_milter(config: Config) -> MilterGraph:
     reinject = config.milter.reinject
     sealing = Sealing(
         settings=settings,
-        assessor=build_assessor(config, clock),
+        assessor=build_assessor(config, clock, log.warning),
         journal=journal,
         log=log,
         clock=clock,

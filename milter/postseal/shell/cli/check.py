@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from postseal.app.check import Checked, check
@@ -13,7 +14,7 @@ from postseal.core.errors import BadData, Usage
 from postseal.core.explain import Node, drawn, tree
 from postseal.core.policy import MessageFacts, RecipientFacts
 from postseal.core.record import DecisionRecord, record_of
-from postseal.core.text import address
+from postseal.core.text import address, escape
 from postseal.shell.cli.explain import as_json
 from postseal.shell.cli.main import add_command
 from postseal.sources.clock import SystemClock
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     recipients = [_mailbox(text) for text in args.addresses]
     sender = _mailbox(args.sender) if args.sender else None
     clock = SystemClock()
-    assessor = build_assessor(config, clock)
+    assessor = build_assessor(config, clock, _warn)
     found = [
         check(
             mailbox, sender, internal=config.is_internal(mailbox), assessor=assessor, rules=config.rules,
@@ -60,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
                 "the milter would let it pass untouched."
             )
     return 0 if all(checked.sealed for checked in found) else 1
+
+
+def _warn(problem: str) -> None:
+    print(f"postseal: warning: {escape(problem)}", file=sys.stderr)
 
 
 def _mailbox(text: str) -> Mailbox:
