@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from postseal.core.crl import Crl
+from postseal.core.verdict import Status, Verdict
 
 _SHORTEST = timedelta(minutes=5)
 _WITHOUT_NEXT_UPDATE = timedelta(hours=12)
@@ -60,8 +61,11 @@ def back_off(failures: int, retry_after: float | None, chance: Callable[[], floa
     return timedelta(seconds=delay)
 
 
-def why_worse(old: Crl, new: Crl, at: datetime, skew: timedelta) -> tuple[str, str] | None:
+def why_worse(old: Crl | None, new: Crl, at: datetime, skew: timedelta) -> tuple[str, str] | None:
     """CACHE-4: reason code and words if ``new`` must not replace ``old``, both signed by the same key for the same scope."""
+    if old is None or old.sha256 == new.sha256:
+        # One from the future would make every honest one after it look older.
+        return _FROM_THE_FUTURE if new.this_update > at + skew else None
     # CRL-25
     if new.this_update < old.this_update or (
         new.number is not None and old.number is not None and new.number < old.number
@@ -74,9 +78,24 @@ def why_worse(old: Crl, new: Crl, at: datetime, skew: timedelta) -> tuple[str, s
     return None
 
 
+_FROM_THE_FUTURE = ("rev.not-yet-valid", "the CRL is from the future")
+
+
+def why_worse_answer(old: Verdict, new: Verdict) -> tuple[str, str] | None:
+    """CACHE-4 for OCSP, from the verdicts that two authentic answers give: why ``new`` must not replace ``old``, if so."""
+    if old.this_update is not None and new.this_update is not None and new.this_update < old.this_update:
+        # An answer may be good for days after it was made, so a revocation could be undone with a recorded one.
+        return "rev.rollback", "the OCSP answer is older than the one that was fetched before"
+    final = old.status is Status.REVOKED and old.revocation_reason != "certificateHold"
+    if final and new.status is not Status.REVOKED:
+        # RPL-4: only a hold ends; a responder that takes back another revocation has forgotten it, or isn't itself.
+        return "rev.rollback", "the OCSP answer takes back a revocation that isn't a hold"
+    return None
+
+
 def _unusable(crl: Crl, at: datetime, skew: timedelta) -> tuple[str, str] | None:
     if crl.this_update > at + skew:
-        return "rev.not-yet-valid", "the CRL is from the future"
+        return _FROM_THE_FUTURE
     if crl.next_update is not None and crl.next_update + skew < at:
         return "rev.stale", "the CRL has expired"
     # CRL-13, CRL-14, CRL-17

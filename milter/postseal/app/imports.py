@@ -13,7 +13,7 @@ from postseal.core import ocsp
 from postseal.core.certs import Certificate
 from postseal.core.crl import Crl, parse_crl, signature_valid
 from postseal.core.errors import BadData
-from postseal.core.evidence import CrlEvidence, OcspEvidence, Question, question_for
+from postseal.core.evidence import CrlEvidence, Evidence, OcspEvidence, Question, question_for
 from postseal.core.names import same_name
 from postseal.core.path import Path, PathSettings, build_path
 from postseal.core.revocation import Order, RevocationSettings, Status, judge
@@ -21,6 +21,8 @@ from postseal.core.revocation import Order, RevocationSettings, Status, judge
 
 class Store(Protocol):
     """``sources.evidence.EvidenceStore`` opened for writing."""
+
+    def evidence(self, question: Question) -> tuple[Evidence, ...]: ...
 
     def crl_of(self, issuer: Certificate, idp: bytes | None) -> CrlEvidence | None: ...
 
@@ -71,7 +73,7 @@ class Importer:
         if chain is None:
             raise BadData(f"{name}: its signature is not that of {chains[0][0].name}")
         old = self._store.crl_of(chain[0], crl.idp)
-        worse = freshness.why_worse(old.crl, crl, at, self._revocation.skew) if old is not None else None
+        worse = freshness.why_worse(old.crl if old is not None else None, crl, at, self._revocation.skew)
         if worse is not None:
             raise BadData(f"{name}: {worse[1]}")
         self._store.store_crl(crl, chain, f"file:{name}", at, None)
@@ -89,6 +91,10 @@ class Importer:
             question = question_for(subject, path.issuer_of(0))
             verdict = judge(question, (OcspEvidence(blob, url, at),), only, at)
             if verdict.status is not Status.UNKNOWN:
+                kept = [e for e in self._store.evidence(question) if isinstance(e, OcspEvidence)]
+                worse = freshness.why_worse_answer(judge(question, kept, only, at), verdict)
+                if worse is not None:
+                    raise BadData(f"{url[5:]}: {worse[1]}")
                 chain = path.certificates[1:] or (path.anchor.certificate,)
                 self._store.store_ocsp(question, chain, blob, url, at, verdict.next_update or at, verdict.this_update,
                                        verdict.next_update)  # fmt: skip

@@ -27,7 +27,8 @@ from postseal.core.certs import Certificate
 from postseal.core.crl import Crl, parse_crl, signature_valid
 from postseal.core.errors import BadData, PostsealError, Unavailable
 from postseal.core.evidence import CrlEvidence, NoAnswer, OcspEvidence, Question, question_for
-from postseal.core.path import Anchor, PathFault, PathSettings, build_path
+from postseal.core.names import same_name
+from postseal.core.path import PathFault, PathSettings, build_path
 from postseal.core.revocation import Order, RevocationSettings, Status, judge, still_needed
 from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
 
@@ -61,10 +62,14 @@ class Errand:
     asked: bool = True
 
     @property
+    def subject(self) -> str:
+        """The certificate that the answer is about; empty for a CRL, which is about many."""
+        return self.question.certificate.fingerprint if self.kind == "ocsp" and self.question else ""
+
+    @property
     def key(self) -> tuple[str, ...]:
         """CACHE-5: what is one flight. An OCSP URL gives another answer for each certificate."""
-        subject = self.question.certificate.fingerprint if self.kind == "ocsp" and self.question else ""
-        return (self.kind, self.url, self.chain[0].key_id, subject)
+        return (self.kind, self.url, self.chain[0].key_id, self.subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,7 @@ class Lookups:
 
     def _chain(self, question: Question, known: Sequence[Certificate] = ()) -> tuple[Certificate, ...] | None:
         """The path of the question's issuer, issuer first, if it and the certificate itself are valid now (PRE-1)."""
+        chain: tuple[Certificate, ...] = ()
         try:
             key = (question.certificate.fingerprint, question.issuer.fingerprint, self._trust.generation())
             with self._lock:
@@ -175,15 +181,18 @@ class Lookups:
             if kept is not None:
                 return kept
             at = self._clock.now()
-            chain = self._issuer_chain(question.issuer, (*question.chain, *known, *self._trust.intermediates()), at)
-            if chain is None:
-                fault = "its issuer doesn't lead to an anchor"
+            others = (question.issuer, *question.chain, *known, *self._trust.intermediates())
+            # The whole path in one piece: only so is everybody in it asked whether it is a CA.
+            path = build_path(question.certificate, self._trust.anchors(), others, self._path_settings, at)
+            if isinstance(path, PathFault):
+                fault = path.detail or path.code
+            elif path.issuer_of(0).key_id != question.issuer.key_id:
+                fault = "it is of another issuer"
             else:
-                own = build_path(question.certificate, (Anchor(question.issuer),), (), self._path_settings, at)
-                fault = own.detail or own.code if isinstance(own, PathFault) else ""
+                chain, fault = path.certificates[1:] or (path.anchor.certificate,), ""
         except PostsealError as exc:
-            chain, fault = None, str(exc)
-        if chain is None or fault:
+            fault = str(exc)
+        if fault:
             self._warn(f"not fetching for certificate {question.certificate.fingerprint[:16]}: {fault}")
             return None
         with self._lock:
@@ -242,7 +251,7 @@ class Lookups:
                 return flight
             if not force and self._fresh.get(errand.key, 0.0) > self._clock.monotonic():
                 return None
-        if not force and self._blocked(errand.url):
+        if not force and self._blocked(errand):
             return None
         with self._lock:
             flight = self._flights.get(errand.key)
@@ -257,13 +266,14 @@ class Lookups:
             self._flights[errand.key] = flight
             return flight
 
-    def _blocked(self, url: str) -> bool:
-        """CACHE-3: is the URL, or its host, in back-off?"""
+    def _blocked(self, errand: Errand) -> bool:
+        """CACHE-3: is the URL, its answer about this one certificate, or its host in back-off?"""
         at = self._clock.now()
-        retry_at = self._store.url_state(url).retry_at
-        if retry_at is not None and retry_at > at:
-            return True
-        count, until = self._store.host_state(_host(url))
+        for about in {"", errand.subject}:
+            retry_at = self._store.url_state(errand.url, about).retry_at
+            if retry_at is not None and retry_at > at:
+                return True
+        count, until = self._store.host_state(_host(errand.url))
         return count >= _BREAKER and until is not None and until > at
 
     # ---- one flight -----------------------------------------------------------------------------------------------------
@@ -326,15 +336,15 @@ class Lookups:
     def _accept_crl(self, errand: Errand, crl: Crl, transfer: Fetched, at: datetime) -> Outcome:
         """Store the CRL if its signature is the issuer's and it is better than what is there (CACHE-4)."""
         issuer = errand.chain[0]
+        # CRL-2: also when the key fits. A CA that was renamed keeps its key, and the CRL of one name isn't that of the other.
+        if not same_name(crl.issuer, issuer.subject):
+            return self._failed(errand.url, "rev.wrong-issuer", "the CRL is another issuer's")
         if not signature_valid(crl, issuer.spki):
-            if crl.issuer != issuer.subject:
-                return self._failed(errand.url, "rev.wrong-issuer", "the CRL is another issuer's")
             return self._failed(errand.url, "rev.bad-signature", "the CRL isn't signed by the issuer's key")
         old = self._store.crl_of(issuer, crl.idp)
-        if old is not None and old.crl.sha256 != crl.sha256:
-            worse = freshness.why_worse(old.crl, crl, at, self._revocation.skew)
-            if worse:
-                return self._failed(errand.url, *worse)
+        worse = freshness.why_worse(old.crl if old is not None else None, crl, at, self._revocation.skew)
+        if worse:
+            return self._failed(errand.url, *worse)
         refresh_at = freshness.refresh_at(crl.this_update, crl.next_update, transfer.max_age, at, self._chance)
         self._store.store_crl(
             crl, errand.chain, errand.url, at, refresh_at, etag=transfer.etag, last_modified=transfer.last_modified
@@ -357,8 +367,13 @@ class Lookups:
         at = self._clock.now()
         only = replace(self._revocation, order=Order.OCSP_ONLY)
         verdict = judge(question, (OcspEvidence(transfer.body, errand.url, at),), only, at)
+        own = "" if ocsp.about_responder(transfer.body) else question.certificate.fingerprint
         if verdict.status is Status.UNKNOWN:
-            return self._failed(errand.url, verdict.reason, verdict.detail)
+            return self._failed(errand.url, verdict.reason, verdict.detail, about=own)
+        kept = [e for e in self._store.evidence(question) if isinstance(e, OcspEvidence)]
+        worse = freshness.why_worse_answer(judge(question, kept, only, at), verdict)
+        if worse:
+            return self._failed(errand.url, *worse, about=own)
         this_update, next_update = verdict.this_update or at, verdict.next_update
         refresh_at = freshness.refresh_at(this_update, next_update, transfer.max_age, at, self._chance, latest=0.75)
         self._store.store_ocsp(
@@ -379,22 +394,24 @@ class Lookups:
     def _landed(self, errand: Errand, rest: timedelta) -> Outcome:
         with self._lock:
             self._fresh[errand.key] = self._clock.monotonic() + rest.total_seconds()
-        self._store.record_success(errand.url, _host(errand.url))
+        self._store.record_success(errand.url, _host(errand.url), about=errand.subject)
         return Outcome(errand.url)
 
     def _failed(
-        self, url: str, why: str, detail: str, retry_after: float | None = None, host_fault: bool = False
-    ) -> Outcome:
-        """CACHE-3: remember the failure, and leave the URL alone for a while."""
+        self, url: str, why: str, detail: str, retry_after: float | None = None, host_fault: bool = False,
+        about: str = "",
+    ) -> Outcome:  # fmt: skip
+        """CACHE-3: remember the failure, and leave the URL alone for a while; with ``about`` for that certificate only."""
         at = self._clock.now()
         try:
-            count = self._store.url_state(url).failures + 1
+            count = self._store.url_state(url, about).failures + 1
             retry_at = at + freshness.back_off(count, retry_after, self._chance)
             host, host_count = _host(url), 0
             if host_fault:
                 host_count = self._store.host_state(host)[0] + 1
             until = at + freshness.back_off(max(1, host_count - _BREAKER + 1), retry_after, self._chance)
-            self._store.record_failure(NoAnswer(url, why, detail, at, retry_at), count, host, host_count, until)
+            failure = NoAnswer(url, why, detail, at, retry_at)
+            self._store.record_failure(failure, count, host, host_count, until, about=about)
             self._warn(f"could not retrieve URL {url}: {detail}; next attempt in {(retry_at - at).seconds} s")
         except Unavailable as exc:
             self._warn(f"could not retrieve URL {url}: {detail}; and that can't be noted: {exc}")

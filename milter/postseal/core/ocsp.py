@@ -138,6 +138,23 @@ def retry_with_sha1(der: bytes) -> bool:
     return response_status(der) in _RETRY_WITH_SHA1
 
 
+def about_responder(der: bytes) -> bool:
+    """Does an answer that doesn't help concern the responder as a whole, rather than the one certificate asked about?
+
+    "unauthorized" concerns the certificate: RFC 9919 has responders say so of what they have no answer for.
+    """
+    return response_status(der) in ("malformed", "internalError", "tryLater", "sigRequired")
+
+
+def revokes_for_good(der: bytes) -> bool:
+    """Does any SingleResponse say revoked, for another reason than certificateHold? False for what can't be read."""
+    try:
+        singles = parse_response(der).singles
+    except BadDer:
+        return False
+    return any(s.status == "revoked" and s.reason != "certificateHold" for s in singles)
+
+
 def _status(cursor: Cursor) -> str:
     code = cursor.enumerated()
     return STATUS_NAMES.get(code, f"status {code}")

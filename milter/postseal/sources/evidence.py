@@ -28,10 +28,11 @@ from cachetools import LRUCache
 from sqlalchemy import Connection, Row, delete, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from postseal.core.certs import Certificate
+from postseal.core.certs import Certificate, load_certificate
 from postseal.core.crl import Crl, parse_crl
 from postseal.core.errors import BadData, Unavailable
 from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question
+from postseal.core.ocsp import revokes_for_good
 from postseal.sources import evidence_tables as t
 from postseal.sources.store import adopt, cause, create_directory, create_private, is_damage, open_engine
 
@@ -93,7 +94,7 @@ class EvidenceStore:
             crl = self._read(row.sha256)
             found.append(crl if isinstance(crl, str) else CrlEvidence(crl, row.url, t.moment(row.fetched_at)))
         found += [OcspEvidence(row.der, row.url, t.moment(row.fetched_at)) for row in answers]
-        found += [NoAnswer(r.url, r.why, r.detail, t.moment(r.at), t.moment(r.retry_at)) for r in failures]
+        found += map(t.no_answer, failures)
         return found
 
     def _damaged(self, row: Row[Any], why: str) -> NoAnswer:
@@ -105,11 +106,12 @@ class EvidenceStore:
         """Changes with every commit; 0 while there is no store."""
         return self._counter.value()
 
-    def url_state(self, url: str) -> t.UrlState:
-        """What is known about ``url``; all defaults if nothing."""
+    def url_state(self, url: str, about: str = "") -> t.UrlState:
+        """What is known about ``url``, or with a fingerprint its failures ``about`` that certificate; defaults if nothing."""
+        key = t.failure_key(url, about)
         with self._reading() as connection:
             row = connection.execute(select(t.url).where(t.url.c.url == url)).first()
-            failure = connection.execute(select(t.failure).where(t.failure.c.url == url)).first()
+            failure = connection.execute(select(t.failure).where(t.failure.c.url == key)).first()
         state = t.UrlState()
         if row is not None:
             state = t.UrlState(
@@ -143,7 +145,7 @@ class EvidenceStore:
         """All URLs that are being left alone after failures."""
         with self._reading() as connection:
             rows = list(connection.execute(select(t.failure).order_by(t.failure.c.url)))
-        return tuple(NoAnswer(r.url, r.why, r.detail, t.moment(r.at), t.moment(r.retry_at)) for r in rows)
+        return tuple(map(t.no_answer, rows))
 
     def due(self, at: datetime, used_since: datetime) -> tuple[t.Entry, ...]:
         """CACHE-2: evidence whose time to be fetched again has come, and whose URL isn't left alone."""
@@ -157,7 +159,10 @@ class EvidenceStore:
             names |= set(connection.scalars(select(t.ocsp.c.name).where(recent)).all())
         if not names:
             return ()
-        return tuple(e for e in self.entries() if e.name in names and e.url not in blocked)
+        due = (e for e in self.entries() if e.name in names and e.url not in blocked)
+        return tuple(
+            e for e in due if e.certificate is None or t.failure_key(e.url, e.certificate.fingerprint) not in blocked
+        )
 
     def crl_of(self, issuer: Certificate, idp: bytes | None) -> CrlEvidence | None:
         """The CRL that is stored for this key and scope, if it can be read."""
@@ -181,7 +186,10 @@ class EvidenceStore:
         self, crl: Crl, chain: tuple[Certificate, ...], url: str, at: datetime, refresh_at: datetime | None, *,
         etag: str = "", last_modified: str = "",
     ) -> None:  # fmt: skip
-        """File a CRL whose signature by ``chain[0]`` was verified; it replaces the one of the same key and scope."""
+        """File a CRL whose signature by ``chain[0]`` was verified; it replaces the one of the same key and scope.
+
+        CACHE-4: unless that is newer. The caller has compared too, but two flights may land at the same moment.
+        """
         idp = crl.idp or b""
         issuer = chain[0]
         # CACHE-7: the bytes are on disk before a row names them.
@@ -189,7 +197,11 @@ class EvidenceStore:
 
         def write(connection: Connection) -> str | None:
             t.put_issuer(connection, chain)
-            old = connection.scalar(select(t.crl.c.sha256).where(t.scope(issuer, idp)))
+            kept = connection.execute(select(t.crl).where(t.scope(issuer, idp))).first()
+            old = kept.sha256 if kept is not None else None
+            if kept is not None and kept.this_update > crl.this_update.timestamp():
+                named = connection.scalar(select(t.crl.c.sha256).where(t.crl.c.sha256 == crl.sha256))
+                return crl.sha256 if named is None else None
             t.put(connection, t.crl, ("issuer_key", "idp"), {
                 "issuer_key": issuer.key_id, "idp": idp, "sha256": crl.sha256, "size": len(crl.der),
                 "number": None if crl.number is None else str(crl.number), "entries": crl.entry_count,
@@ -253,13 +265,18 @@ class EvidenceStore:
 
         self._write(write)
 
-    def record_failure(self, failure: NoAnswer, count: int, host: str, host_count: int, host_until: datetime) -> None:
-        """CACHE-3: ``count`` failures in a row of a URL; ``host_count`` 0 leaves the host's record as it is."""
+    def record_failure(
+        self, failure: NoAnswer, count: int, host: str, host_count: int, host_until: datetime, *, about: str = ""
+    ) -> None:
+        """CACHE-3: ``count`` failures in a row of a URL, or of its answers ``about`` the certificate of that fingerprint.
+
+        ``host_count`` 0 leaves the host's record as it is.
+        """
 
         def write(connection: Connection) -> None:
             t.put(connection, t.failure, ("url",), {
-                "url": failure.url, "why": failure.why, "detail": failure.detail, "at": t.stamp(failure.at),
-                "tries": count, "retry_at": t.stamp(failure.retry_at or failure.at),
+                "url": t.failure_key(failure.url, about), "why": failure.why, "detail": failure.detail,
+                "at": t.stamp(failure.at), "tries": count, "retry_at": t.stamp(failure.retry_at or failure.at),
             })  # fmt: skip
             if host_count:
                 t.put(
@@ -270,11 +287,11 @@ class EvidenceStore:
 
         self._write(write)
 
-    def record_success(self, url: str, host: str) -> None:
+    def record_success(self, url: str, host: str, *, about: str = "") -> None:
         """The URL and its host work again."""
 
         def write(connection: Connection) -> None:
-            connection.execute(delete(t.failure).where(t.failure.c.url == url))
+            connection.execute(delete(t.failure).where(t.failure.c.url.in_((url, t.failure_key(url, about)))))
             connection.execute(delete(t.host).where(t.host.c.host == host))
 
         self._write(write)
@@ -284,24 +301,36 @@ class EvidenceStore:
         self._write(lambda connection: t.put(connection, t.url, ("url",), {"url": url, "responder_hash": name}))
 
     def prune(self, at: datetime) -> None:
-        """Drop OCSP answers a week after their end, and failures of URLs a week after their last."""
+        """Drop OCSP answers a week after their end, and failures of URLs a week after their last.
+
+        RPL-4: an answer that revokes for good stays as long as the certificate could be used; without it an attacker
+        would only have to wait, and then to keep the responder out of reach.
+        """
         week_ago = at.timestamp() - 7 * 86400
 
         def write(connection: Connection) -> None:
-            connection.execute(delete(t.ocsp).where(t.ocsp.c.next_update < week_ago))
+            old = connection.execute(select(t.ocsp).where(t.ocsp.c.next_update < week_ago))
+            gone = [
+                r.name for r in old if load_certificate(r.certificate).not_after < at or not revokes_for_good(r.der)
+            ]
+            connection.execute(delete(t.ocsp).where(t.ocsp.c.name.in_(gone)))
             connection.execute(delete(t.failure).where(t.failure.c.retry_at < week_ago))
             connection.execute(delete(t.host).where(t.host.c.retry_at < week_ago))
 
         self._write(write)
 
     def forget(self, names: Iterable[str]) -> int:
-        """Drop evidence by name, and failures by URL; returns how many rows went."""
+        """Drop evidence by name, and failures by URL (those about one certificate too); returns how many rows went."""
         wanted = list(names)
 
         def write(connection: Connection) -> tuple[int, list[str]]:
             count = 0
             for column in (t.crl.c.sha256, t.ocsp.c.name, t.failure.c.url):
                 count += connection.execute(delete(column.table).where(column.in_(wanted))).rowcount
+            for url in wanted:
+                count += connection.execute(
+                    delete(t.failure).where(t.failure.c.url.startswith(f"{url} ", autoescape=True))
+                ).rowcount
             urls = select(t.crl.c.url).union(select(t.ocsp.c.url))
             connection.execute(t.url.update().where(t.url.c.url.not_in(urls)).values(**t.UNANSWERED))
             connection.execute(delete(t.host))

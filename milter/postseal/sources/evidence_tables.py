@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from postseal.core.certs import Certificate, load_certificate
-from postseal.core.evidence import Question
+from postseal.core.evidence import NoAnswer, Question
 from postseal.sources.store import create_private
 
 VERSION = 1
@@ -189,6 +189,21 @@ def answered(connection: Connection, address: str, at: datetime, etag: str, last
     connection.execute(delete(failure).where(failure.c.url == address))
 
 
+def failure_key(address: str, about: str) -> str:
+    """The key of a failure. What a responder says about one certificate doesn't stand against the others it serves.
+
+    ``about`` is a fingerprint or empty. A URL has no space in it.
+    """
+    return f"{address} {about}" if about else address
+
+
+def no_answer(row: Row[Any]) -> NoAnswer:
+    """A row of ``failure``, of whichever kind."""
+    address, _, about = row.url.partition(" ")
+    detail = f"{row.detail} (certificate sha256:{about[:16]})" if about else row.detail
+    return NoAnswer(address, row.why, detail, moment(row.at), moment(row.retry_at))
+
+
 def ocsp_keys(question: Question) -> dict[str, Any]:
     """CACHE-8: an OCSP answer is filed under the issuer's key, the issuer's name, and the serial number."""
     serial = question.certificate.serial
@@ -245,7 +260,8 @@ def scope(authority: Certificate, idp: bytes | None) -> ColumnElement[bool]:
 
 def rows_for(connection: Connection, question: Question) -> tuple[list[Row[Any]], list[Row[Any]], list[Row[Any]]]:
     """What may answer a question: rows of crl (newest first), ocsp and failure."""
-    urls = (*question.crl_urls, *question.ocsp_urls)
+    own = (failure_key(address, question.certificate.fingerprint) for address in question.ocsp_urls)
+    urls = (*question.crl_urls, *question.ocsp_urls, *own)
     mine = select(alias.c.idp).where(alias.c.issuer_key == question.issuer.key_id, alias.c.url.in_(question.crl_urls))
     # CACHE-8: of a partitioned CRL only the parts that the certificate's URLs lead to, and what was imported.
     crls = (
