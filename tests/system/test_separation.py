@@ -17,7 +17,7 @@ from support.daemon import Daemon, postseal_as, run_postseal
 from support.pki import Leaf, authority
 from support.postfix import PrivatePostfix
 from support.responders import WebServer
-from support.scratch import ROOT
+from support.scratch import ROOT, wait_for
 from support.scratch import scratch as scratch_directory
 from support.sink import Sink
 
@@ -111,6 +111,7 @@ def test_mail_is_sealed_although_neither_service_is_root(site: Site) -> None:
     site.milter.wait_log("action=sealed")
     assert "revocation=crl/good" in site.milter.log()
     assert "record" not in site.milter.log(), "the decision must be stored without a complaint"
+    wait_for((site.milter.state / "decisions.sqlite").exists, "the decision record")
     assert (site.milter.state / "decisions.sqlite").stat().st_uid == USERS["postseal-milter"]
     assert (site.milter.state / "evidence" / "evidence.sqlite").stat().st_uid == USERS["postseal-lookup"]
 
