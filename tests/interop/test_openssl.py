@@ -98,6 +98,7 @@ def test_openssl_stream_is_ber_with_pieces(tmp_path: Path) -> None:
     ids=["subject-key-id", "oaep-sha1", "oaep-sha256"],
 )
 def test_we_open_other_forms_of_rsa_recipients(options: list[str], tmp_path: Path) -> None:
+    """ALG-4: by key identifier, and OAEP with either hash."""
     leaf = recipient()
     certificate, _ = save(leaf, tmp_path, "to")
     chosen = [certificate if option == "CERT" else option for option in options]

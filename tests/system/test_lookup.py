@@ -321,7 +321,7 @@ def test_damaged_store_is_replaced_at_the_start(site: Site) -> None:
 
 
 def test_evidence_commands(site: Site, scratch: Path) -> None:
-    """``evidence list``, ``show``, ``refresh``, ``forget`` and ``import``, as an administrator meets them."""
+    """CACHE-12: ``evidence list``, ``show``, ``refresh``, ``forget`` and ``import``, as an administrator meets them."""
     leaf = site.leaf(crl="/ca.crl")
     site.web.put("/ca.crl", site.crl())
     config = ("--config", str(site.daemon.config_file), "--json")

@@ -68,7 +68,7 @@ def test_two_recipients_share_one_sealed_message(site: Site) -> None:
 
 
 def test_a_mixed_message_gives_each_recipient_exactly_one_copy(site: Site) -> None:
-    """RSA and EC sealed apart, one in clear through the second listener; nobody gets two, nobody the wrong one."""
+    """THR-13: RSA and EC sealed apart, one in clear through the second listener; nobody gets two, nobody the wrong one."""
     everyone = ["rsa@example.test", "Clear@Other.test", "ec@example.test"]
     site.postfix.send(SENDER, everyone, MESSAGE, options=BIT8)
     for mailbox in everyone:
@@ -186,7 +186,7 @@ def test_revoked_between_two_messages(site: Site) -> None:
 
 
 def test_no_plain_text_on_our_disk(site: Site) -> None:
-    """After all of the above: state, spool, log and decision records know nothing of the content."""
+    """THR-16: After all of the above: state, spool, log and decision records know nothing of the content."""
     site.postfix.send(SENDER, ["rsa@example.test", "clear@other.test"], MESSAGE, options=BIT8)
     site.postfix.wait_delivered(site.sink, "clear@other.test")
     assert site.plain_on_disk(CANARY) == []

@@ -14,7 +14,7 @@ from postseal.core.assess import Candidate, Origin
 from postseal.core.certs import Certificate
 from postseal.core.crl import parse_crl
 from postseal.core.errors import Unavailable
-from postseal.core.evidence import CrlEvidence, Evidence, Question
+from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, Question
 from postseal.core.path import Anchor, PathFault, PathSettings
 from postseal.core.revocation import RevocationSettings, Status
 from support.pki import DAY, HOUR, NOW, Leaf, authority, pointers
@@ -236,3 +236,14 @@ def test_fetch_hands_the_questions_to_the_lookup_process() -> None:
     missing = assessor.assess(ALICE, NOW).missing
     assert assessor.fetch(missing, 1.0).result() is None
     assert world.asked == list(missing)
+
+
+def test_an_unknown_verdict_is_looked_at_again_when_its_back_off_ends() -> None:
+    """CACHE-11, CACHE-3: nothing is missing while the URL is left alone; that must not last ten minutes more."""
+    world, alice = with_alice()
+    retry_at = NOW + timedelta(seconds=50)
+    for certificate, url in ((alice.certificate, URL), (world.sub.certificate, ROOT_URL)):
+        world.stored[certificate.fingerprint] = (NoAnswer(url, "rev.timeout", "no answer in time", NOW, retry_at),)
+    assessor = world.assessor()
+    assert not assessor.assess(ALICE, NOW).missing
+    assert len(assessor.assess(ALICE, NOW + timedelta(seconds=61)).missing) == 2

@@ -69,6 +69,7 @@ def test_streams_in_many_threads_do_not_share_their_buffers() -> None:
 
 @pytest.mark.parametrize("suite", list(Suite))
 def test_damaged_ciphertext_of_our_own_is_noticed(suite: Suite) -> None:
+    """ALG-7: nothing is finished that was cut."""
     key, iv = os.urandom(suite.key_length), os.urandom(suite.iv_length)
     ciphertext, tag = seal_in(suite, key, iv, b"x" * 40, 40)
     opener = ContentOpener(suite, key, iv, tag)

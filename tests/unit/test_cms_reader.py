@@ -405,3 +405,12 @@ def test_quoted_printable_and_binary_bodies_are_looked_into() -> None:
 def test_what_is_no_cms_is_bad_data(octets: bytes) -> None:
     with pytest.raises(BadData, match="not a"):
         parse_enveloped(octets)
+
+
+def test_nothing_hides_in_quoted_printable() -> None:
+    """THR-11: the decoder drops what follows "=" and a bare CR; with plain text there it isn't encrypted mail."""
+    der = sealed(Suite.AES_256_CBC, [recipient()], b"hello")
+    quoted = b"".join(b"=%02X" % octet for octet in der)
+    fields = (SMIME, Field(b"Content-Transfer-Encoding", b" quoted-printable"))
+    assert classify(fields, b"=\r\n" + quoted) is Protection.ENCRYPTED
+    assert classify(fields, b"=\rin clear to all\n" + quoted) is Protection.CLAIMED_ONLY

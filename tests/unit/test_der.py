@@ -46,7 +46,7 @@ def test_refuses_what_is_not_der(data: bytes, words: str) -> None:
 
 
 def test_depth_is_limited_without_recursion() -> None:
-    """Ten thousand nested SEQUENCEs end in BadDer, not in RecursionError."""
+    """THR-7: Ten thousand nested SEQUENCEs end in BadDer, not in RecursionError."""
     data = b""
     for _ in range(10_000):
         data = seq(data)

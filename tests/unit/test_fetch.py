@@ -168,7 +168,7 @@ HOSTILE: dict[str, tuple[Behaviour, str]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_server(name: str, serve: Callable[..., RawServer]) -> None:
-    """Whatever the server does, the exchange ends within its deadline, as a named failure in words."""
+    """THR-5: Whatever the server does, the exchange ends within its deadline, as a named failure in words."""
     behaviour, why = HOSTILE[name]
     outcome, elapsed = get(serve(behaviour))
     assert elapsed < BUDGET + TOLERANCE
@@ -179,7 +179,7 @@ def test_hostile_server(name: str, serve: Callable[..., RawServer]) -> None:
 
 
 def test_what_is_too_large_is_not_read(serve: Callable[..., RawServer]) -> None:
-    """The limit counts while reading: an endless body is cut at once, long before the deadline."""
+    """THR-4: The limit counts while reading: an endless body is cut at once, long before the deadline."""
     outcome, elapsed = get(serve(endless(b"HTTP/1.1 200 OK\r\n\r\n", b"z" * 10_000)), max_size=1_000_000, budget=10)
     assert isinstance(outcome, FetchFailed)
     assert outcome.why == "rev.too-large"
@@ -228,7 +228,7 @@ def test_redirect_is_not_followed(serve: Callable[..., RawServer]) -> None:
 
 
 def test_connects_to_the_vetted_address_with_the_name_in_the_request(serve: Callable[..., RawServer]) -> None:
-    """The Host header has the name; the connection goes to the address that the guard's own resolution gave."""
+    """THR-26: The Host header has the name; the connection goes to the address that the guard's own resolution gave."""
     server = serve(answer("HTTP/1.1 200 OK\nContent-Length: 2", b"ok"))
     guard = Guard(ports=[server.port], allow_networks=["127.0.0.0/8"], resolver=lambda host, port: ["127.0.0.1"])
     outcome = Fetcher(guard, user_agent="postseal/9 (+https://mail.example)").get(
@@ -407,7 +407,7 @@ def test_https_works_with_a_trusted_server(serve: Callable[..., RawServer], tls_
 def test_https_checks_the_name_and_the_issuer(
     serve: Callable[..., RawServer], tls_files: tuple[Path, Path, Path]
 ) -> None:
-    """A certificate for another name, or of an unknown CA, is no answer."""
+    """CRL-29: A certificate for another name, or of an unknown CA, is no answer."""
     server = serve(over_tls(answer("HTTP/1.1 200 OK\nContent-Length: 2", b"ok"), tls_files), read_request=False)
     outcome, _ = tls_get(server, tls_files, host="other.invalid")
     assert isinstance(outcome, FetchFailed)

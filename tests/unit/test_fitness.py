@@ -134,6 +134,7 @@ class TestAddress:
         assert codes(certificate(ENCIPHER, san=raw_rfc822(b"odd")), None) == {}
 
     def test_the_name_in_the_same_case_comes_first(self) -> None:
+        """CERT-6"""
         san = x509.SubjectAlternativeName(
             [x509.RFC822Name("ALICE@example.test"), x509.RFC822Name("alice@example.test")]
         )

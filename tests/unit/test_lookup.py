@@ -138,7 +138,7 @@ BAD_CRLS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("name", BAD_CRLS)
 def test_bad_crl_never_replaces_a_good_one(name: str, bench: Bench) -> None:
-    """CACHE-4: whatever comes after, the good CRL stays and decides; the failure is noted and said."""
+    """CACHE-4, CRL-25, THR-25: whatever comes after, the good CRL stays and decides; the failure is noted and said."""
     make, why = BAD_CRLS[name]
     asked = question(CRL)
     bench.web.answers[CRL] = crl(ROOT, number=2)

@@ -79,7 +79,7 @@ def test_recorded_ocsp_answer_is_not_imported(bench: Bench) -> None:
 
 
 def test_revoked_answer_outlives_its_end(bench: Bench) -> None:
-    """RPL-4: to wait for a month and then to block the responder doesn't make a revoked certificate usable again."""
+    """RPL-4, CRL-27: to wait for a month and then to block the responder doesn't make a revoked certificate usable again."""
     revoked, good = issue(ROOT, 1, ocsp_urls=[OCSP]), issue(ROOT, 2, ocsp_urls=[OCSP])
     for leaf, status, reason in ((revoked, "revoked", 1), (good, "good", None)):
         bench.web.answers[OCSP] = answer(leaf, status, 1, reason=reason)

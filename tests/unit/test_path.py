@@ -182,7 +182,7 @@ CASES = refused()
 
 @pytest.mark.parametrize("title", CASES)
 def test_refused(title: str) -> None:
-    """Each fault has its code, a sentence that names the certificate, and an entry in the catalogue."""
+    """CERT-16: Each fault has its code, a sentence that names the certificate, and an entry in the catalogue."""
     expected, leaf, others, settings = CASES[title]
     found = build(leaf, *others, **settings)
     assert isinstance(found, PathFault)
@@ -254,7 +254,7 @@ def test_nested_purposes_that_include_mail(purpose: x509.ObjectIdentifier) -> No
 
 
 def test_critical_policies_are_processed() -> None:
-    """RFC 5280 §6.1.5 (g): without policyConstraints they can't make a path fail when nobody asks for a policy."""
+    """CERT-17: RFC 5280 §6.1.5 (g): without policyConstraints they can't make a path fail when nobody asks for a policy."""
     policies = x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3"), ["http://cps.test/"])])
     ca = ROOT.sub("Policies", extra=[(policies, True)])
     assert code(ca.issue("a@b.test", extra=[(policies, True)]), ca) == "valid"

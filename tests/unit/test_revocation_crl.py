@@ -162,7 +162,7 @@ def test_the_words_of_a_wrong_scope() -> None:
 
 
 def test_listed_out_of_scope_says_nothing() -> None:
-    """CRL-3: an entry on a CRL that isn't meant for the certificate isn't about it."""
+    """CRL-3, CRL-7: an entry on a CRL that isn't meant for the certificate isn't about it."""
     who = holder(seq(POINT))
     part = scope(full_name(uri("http://crl.example.test/part2.crl")))
     assert ask(crl(CA, [entry(who)], extensions=[part]), about=who).reason == "rev.wrong-scope"

@@ -49,7 +49,9 @@ def sealed(outcome: Outcome) -> Edits:
 
 @pytest.mark.parametrize("chunk", [1, 7, 65535])
 def test_the_original_becomes_a_sealed_message(world: World, chunk: int) -> None:
-    """Outer header kept, MIME-Version once, the inner entity is the original's Content fields and body, octet for octet."""
+    """ALG-1, THR-9.
+
+    Outer header kept, MIME-Version once, the inner entity is the original's Content fields and body, octet for octet."""
     outcome, refused = world.send([B], MESSAGE, chunk=chunk)
     whole = edited(MESSAGE, sealed(outcome))
     head, _, body = whole.partition(b"\r\n\r\n")
@@ -69,7 +71,7 @@ def test_the_original_becomes_a_sealed_message(world: World, chunk: int) -> None
     ("kind", "cipher"), [("rsa2048", "aes128-cbc"), ("p256", "aes256-cbc"), ("rsa2048", "aes256-gcm")]
 )
 def test_the_rule_s_cipher_is_used(kind: str, cipher: str) -> None:
-    """CBC and GCM, RSA and EC."""
+    """ALG-3: CBC and GCM, RSA and EC."""
     world = World(policy=[{"name": "all", "seal": "must", "without_certificate": "refuse", "cipher": cipher}])
     world.add("b@example.test", kind)
     world.publish()
@@ -271,7 +273,7 @@ def test_rsa_and_ec_recipients_get_copies_of_their_own(mixed: World) -> None:
 
 
 def test_each_recipient_is_in_exactly_one_copy(mixed: World) -> None:
-    """Sealed, clear and EC together."""
+    """CERT-7: Sealed, clear and EC together."""
     outcome, _ = mixed.send([B, C, D], MESSAGE)
     edits = sealed(outcome)
     copies = [r for _, recipients, *_ in mixed.listener.sent for r in recipients]
@@ -309,7 +311,7 @@ def world_actions(world: World) -> set[str]:
     ("failure", "code"), [(Unavailable("no listener"), 451), (BadData("550 5.1.1 no such user"), 550)]
 )
 def test_a_copy_that_isn_t_taken_stops_the_message(mixed: World, failure: Exception, code: int) -> None:
-    """The original isn't touched, nobody is told that it was sealed."""
+    """THR-12: The original isn't touched, nobody is told that it was sealed."""
     mixed.listener.failure = failure
     outcome, _ = mixed.send([B, C], MESSAGE)
     assert isinstance(outcome, Reply)

@@ -24,7 +24,7 @@ from postseal.core.errors import Unavailable
 from postseal.core.evidence import Evidence, NoAnswer, Question, question_for
 from postseal.core.fitness import fitness
 from postseal.core.path import Path, PathFault, PathSettings, build_path
-from postseal.core.revocation import RevocationSettings, Status, Verdict, judge, still_needed
+from postseal.core.revocation import RevocationSettings, Status, Verdict, judge, recheck_at, still_needed
 
 # CACHE-11: a verdict is reused for at most this long, so that a revocation is seen soon even if nothing else changes.
 _REUSE = timedelta(minutes=10)
@@ -143,8 +143,7 @@ class Assessor:
                 missing.append(question)
                 # What is being fetched may arrive at any moment, also by another process.
                 until = min(until, at + _REUSE_WHILE_FETCHING)
-            if verdict.usable_until is not None:
-                until = min(until, max(verdict.usable_until, at + _REUSE_WHILE_FETCHING))
+            until = min(until, max(recheck_at(verdict, at), at + _REUSE_WHILE_FETCHING))
             verdicts.append(verdict)
         return Assessed(candidate, path, tuple(verdicts), findings), missing, until
 

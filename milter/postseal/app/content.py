@@ -1,6 +1,6 @@
 """The content of one message, encrypted while it arrives: once for each cipher suite that a recipient's rule asks for.
 
-Plaintext passes through and is never kept. What has to be read again (a clear copy, mail that says it is encrypted already)
+Plaintext passes through, never kept (THR-16). What must be read again (a clear copy, mail that says it is encrypted already)
 is decrypted from our own ciphertext with the key that we hold until the message ends.
 """
 

@@ -62,7 +62,7 @@ def back_off(failures: int, retry_after: float | None, chance: Callable[[], floa
 
 
 def why_worse(old: Crl | None, new: Crl, at: datetime, skew: timedelta) -> tuple[str, str] | None:
-    """CACHE-4: reason code and words if ``new`` must not replace ``old``, both signed by the same key for the same scope."""
+    """CACHE-4, THR-25: reason code and words if ``new`` must not replace ``old``, of the same key and scope."""
     if old is None or old.sha256 == new.sha256:
         # One from the future would make every honest one after it look older.
         return _FROM_THE_FUTURE if new.this_update > at + skew else None
@@ -88,7 +88,7 @@ def why_worse_answer(old: Verdict, new: Verdict) -> tuple[str, str] | None:
         return "rev.rollback", "the OCSP answer is older than the one that was fetched before"
     final = old.status is Status.REVOKED and old.revocation_reason != "certificateHold"
     if final and new.status is not Status.REVOKED:
-        # RPL-4: only a hold ends; a responder that takes back another revocation has forgotten it, or isn't itself.
+        # RPL-4, CRL-27: only a hold ends; a responder that takes back another revocation has forgotten it, or isn't itself.
         return "rev.rollback", "the OCSP answer takes back a revocation that isn't a hold"
     return None
 

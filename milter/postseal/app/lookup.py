@@ -172,7 +172,7 @@ class Lookups:
     # ---- may we? ------------------------------------------------------------------------------------------------------
 
     def _chain(self, question: Question, known: Sequence[Certificate] = ()) -> tuple[Certificate, ...] | None:
-        """The path of the question's issuer, issuer first, if it and the certificate itself are valid now (PRE-1)."""
+        """The path of the question's issuer, issuer first, if it and the certificate itself are valid now (PRE-1, THR-23)."""
         chain: tuple[Certificate, ...] = ()
         try:
             key = (question.certificate.fingerprint, question.issuer.fingerprint, self._trust.generation())

@@ -82,7 +82,7 @@ class Boundary:
         return any(ip in network for network in self.networks)
 
     def recipient(self, raw: str) -> tuple[Mailbox | None, bool]:
-        """(mailbox or None when it can't be parsed, is it internal)."""
+        """(mailbox or None when it can't be parsed, is it internal). CERT-7: of the recipient as the MTA names it."""
         bare = raw[1:-1] if raw.startswith("<") and raw.endswith(">") else raw
         local = bare.rpartition("@")[0] if "@" in bare else bare
         # The MTA may still route by these (allow_percent_hack, swap_bangpath): an inside address that leads outside.

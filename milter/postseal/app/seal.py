@@ -369,7 +369,7 @@ class MessageJob:
             too_large = (replace(d, action=Action.REFUSE, reason="mail.too-large", detail=detail, cleared=(), suite=None)
                          for d in plan.decisions)  # fmt: skip
             return self._not_sealed(Plan(tuple(too_large), ()), message, note)
-        # The first block carries the egress assertion, so it is made before anything is sent.
+        # THR-12: the first block carries the egress assertion, so it is made before anything is sent.
         blocks = first.body()
         start = next(blocks)
         failed = self._reinject(plan.deliveries[1:], forms[1:], progress)

@@ -34,6 +34,7 @@ from postseal.core.distribution import REASONS, IssuingPoint, parse_issuing_poin
 from postseal.core.errors import BadData
 
 _AKI, _NUMBER, _IDP, _DELTA, _FRESHEST = "2.5.29.35", "2.5.29.20", "2.5.29.28", "2.5.29.27", "2.5.29.46"
+# CRL-18: a pointer to delta CRLs doesn't spoil the base, RFC 5280 §6.3.1 (b) makes their use an option.
 _UNDERSTOOD = frozenset({_AKI, _NUMBER, _IDP, _DELTA, _FRESHEST, "2.5.29.18", "1.3.6.1.5.5.7.1.1"})
 _REASON, _HOLD_INSTRUCTION, _INVALIDITY, _CERTIFICATE_ISSUER = "2.5.29.21", "2.5.29.23", "2.5.29.24", "2.5.29.29"
 _ENTRY_UNDERSTOOD = frozenset({_REASON, _HOLD_INSTRUCTION, _INVALIDITY, _CERTIFICATE_ISSUER})

@@ -89,6 +89,7 @@ def _authentic(
         return _listed_all_the_same(evidence, fault[0], fault[1], entry)
     covers = _covered_reasons(target, crl)
     if isinstance(covers, str):
+        # CRL-7: out of scope it says nothing about the certificate, whether it lists the number or not.
         if evidence.url in target.crl_urls:
             return _unknown(evidence, "rev.wrong-scope", covers)
         return None
@@ -133,6 +134,7 @@ def _unusable(target: Target, crl: Crl, foreign_key: bool, settings: RevocationS
 
 def _listed_all_the_same(evidence: CrlEvidence, code: str, words: str, entry: Entry | None) -> Finding:
     """CRL-13: what can't be interpreted in full never gives GOOD, least of all when it lists the certificate."""
+    # CRL-19: removeFromCRL takes an entry away, in a delta; here it only doesn't add one.
     if entry is None or entry.reason == "removeFromCRL":
         return _unknown(evidence, code, words, code == "rev.wrong-issuer")
     if not entry.ours:

@@ -1,7 +1,7 @@
 """A small strict reader for DER (ITU-T X.690 §8, §10, §11), and the few writers that postseal needs.
 
 ``Cursor`` walks over one buffer without copying: it knows where it is and where its element ends. Nothing here recurses:
-depth is what the caller enters, and it is limited. Everything that isn't DER raises BadDer.
+depth is what the caller enters, and it is limited (THR-7). Everything that isn't DER raises BadDer.
 """
 
 from __future__ import annotations

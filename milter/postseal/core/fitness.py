@@ -43,7 +43,7 @@ class Addresses:
     ignored: tuple[str, ...] = ()
 
     def match(self, mailbox: Mailbox) -> Mailbox | None:
-        """The name that matches ``mailbox``, one with the same letters before one that differs in case (CERT-2)."""
+        """The name that matches ``mailbox``, one with the same letters before one that differs in case (CERT-2, CERT-6)."""
         if mailbox in self.mailboxes:
             return mailbox
         return next((name for name in self.mailboxes if _matches(name, mailbox)), None)

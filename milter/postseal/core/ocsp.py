@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _BASIC, _NONCE = "1.3.6.1.5.5.7.48.1.1", "1.3.6.1.5.5.7.48.1.2"
 _HASH_OIDS = {"sha1": "1.3.14.3.2.26", "sha256": "2.16.840.1.101.3.4.2.1"}
 _HASH_NAMES = {oid: name for name, oid in _HASH_OIDS.items()}
-# RFC 6960 §4.4.2 to §4.4.8: extensions that change nothing for us. certificateIssuer isn't among them.
+# OCSP-19, RFC 6960 §4.4.2 to §4.4.8: extensions that change nothing for us. certificateIssuer isn't among them.
 _UNDERSTOOD = frozenset(
     {_NONCE, *(f"1.3.6.1.5.5.7.48.1.{n}" for n in (3, 6, 7, 9)), "2.5.29.21", "2.5.29.23", "2.5.29.24"}
 )
@@ -229,7 +229,7 @@ def _parse_basic(der: bytes) -> Response:
 
 
 def _nonce(value: bytes) -> bytes:
-    """RFC 9654 §2.1: an OCTET STRING; some responders leave out that layer."""
+    """OCSP-13, RFC 9654 §2.1: an OCTET STRING; some responders leave out that layer."""
     cursor = Cursor(value)
     try:
         content = cursor.octets()

@@ -96,7 +96,7 @@ def outcomes(plan: Plan) -> tuple[Decision, ...]:
 
 
 def group(decisions: Sequence[Decision]) -> tuple[Delivery, ...]:
-    """The copies that a plan needs: one per suite and key family, the largest first, then the clear one.
+    """The copies that a plan needs (ALG-3): one per suite and key family, the largest first, then the clear one.
 
     RSA and EC recipients are apart because older readers can't open a message with both (P16).
     """

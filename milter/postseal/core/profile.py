@@ -32,6 +32,7 @@ _UNPROCESSED = {
     ExtensionOID.POLICY_MAPPINGS.dotted_string: "policyMappings",
     ExtensionOID.INHIBIT_ANY_POLICY.dotted_string: "inhibitAnyPolicy",
 }
+# CERT-17.
 # RFC 5280 §6.1.3 (d), (f), §6.1.5 (g): a path fails for its policies only if explicit_policy reaches zero. It starts at n+1
 # when the caller asks for no explicit policy and only policyConstraints can lower it faster than the path is long; those
 # refuse the path when critical. So certificatePolicies is processed to the end by doing nothing, also when critical. Its
@@ -192,6 +193,7 @@ def _not_processed(extensions: x509.Extensions | None, *, is_ca: bool) -> tuple[
     unknown: list[str] = []
     for item in extensions or ():
         oid = item.oid.dotted_string
+        # CERT-16.
         # RFC 5280 §4.2: a non-critical extension that is recognised must be processed. Ignoring name constraints would let a
         # constrained CA speak for the whole world, so a CA that has them is refused until they are processed.
         if oid in _UNPROCESSED and (item.critical or (oid == _NAME_CONSTRAINTS and is_ca)):

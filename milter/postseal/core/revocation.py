@@ -231,6 +231,7 @@ class _Judgement:
             if not self._kind_exists(self.crls, self.question.crl_urls):
                 return ocsp
             return _sooner(crl, ocsp) if crl and ocsp else None
+        # RPL-2: where there is no CRL because it is too large, OCSP decides.
         return (ocsp or crl) if order == Order.OCSP_FIRST else (crl or ocsp)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Hand a copy of a message to a second listener of the same MTA, by SMTP (RFC 5321)."""
+"""Hand a copy of a message to a second listener of the same MTA, one without this milter (THR-13), by SMTP (RFC 5321)."""
 
 from __future__ import annotations
 

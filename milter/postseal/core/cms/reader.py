@@ -359,6 +359,9 @@ def decode_body(fields: Sequence[Field], body: bytes) -> bytes | None:
         except (binascii.Error, ValueError):
             return None
     if encoding == b"quoted-printable":
+        # a2b_qp drops what stands between "=", a bare CR and the next LF: plain text could hide there.
+        if body.count(b"\r") != body.count(b"\r\n"):
+            return None
         return binascii.a2b_qp(body)
     return body if encoding in (b"7bit", b"8bit", b"binary") else None
 

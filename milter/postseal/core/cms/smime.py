@@ -88,7 +88,7 @@ def _edit(kind: Literal["set", "add"], field: Field, index: int) -> HeaderEdit:
 
 
 def _dress(suite: Suite) -> tuple[Field, ...]:
-    """RFC 8551 §3.3: the Content-* fields of a message that is one application/pkcs7-mime entity."""
+    """THR-9, RFC 8551 §3.3: the Content-* fields of a message that is one application/pkcs7-mime entity."""
     smime_type = b" application/pkcs7-mime; smime-type=" + _SMIME_TYPE[suite] + b";\r\n\tname=smime.p7m"
     return (
         Field(b"Content-Type", smime_type),

@@ -1,4 +1,4 @@
-"""Content-encryption suites and recipient key families."""
+"""Content-encryption suites and recipient key families (ALG-1: nothing weaker than these)."""
 
 from __future__ import annotations
 

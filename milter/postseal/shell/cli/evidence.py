@@ -1,4 +1,4 @@
-"""``postseal evidence``: look at, fetch again, import and forget CRLs and OCSP answers."""
+"""``postseal evidence``: look at, fetch again, import and forget CRLs and OCSP answers (CACHE-12)."""
 
 from __future__ import annotations
 
