@@ -77,7 +77,7 @@ def site(scratch: Path) -> Iterator[Site]:
 
 
 def test_cold_then_warm_then_offline_after_kill(site: Site) -> None:
-    """A cold ask fetches once; a warm one not at all; after kill -9 and without the CA the evidence still answers."""
+    """T-24: A cold ask fetches once; a warm one not at all; after kill -9 and without the CA the evidence still answers."""
     leaf = site.leaf(crl="/ca.crl")
     site.web.put("/ca.crl", site.crl(leaf))
     question = site.question(leaf)

@@ -165,7 +165,7 @@ def test_reader_follows_a_store_that_appears_later(directory: Path) -> None:
 
 
 def test_changed_crl_file_counts_as_absent(directory: Path, store: EvidenceStore) -> None:
-    """CACHE-7: a file whose bytes aren't those of its name is reported; the writer drops it, to be fetched again."""
+    """CACHE-7, T-24: a file whose bytes aren't those of its name is reported; the writer drops it, to be fetched again."""
     name = put(store, ROOT.crl())
     path = directory / "crl" / f"{name}.crl"
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")

@@ -168,7 +168,7 @@ HOSTILE: dict[str, tuple[Behaviour, str]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_server(name: str, serve: Callable[..., RawServer]) -> None:
-    """THR-5: Whatever the server does, the exchange ends within its deadline, as a named failure in words."""
+    """THR-5, T-16: Whatever the server does, the exchange ends within its deadline, as a named failure in words."""
     behaviour, why = HOSTILE[name]
     outcome, elapsed = get(serve(behaviour))
     assert elapsed < BUDGET + TOLERANCE
@@ -179,7 +179,7 @@ def test_hostile_server(name: str, serve: Callable[..., RawServer]) -> None:
 
 
 def test_what_is_too_large_is_not_read(serve: Callable[..., RawServer]) -> None:
-    """THR-4: The limit counts while reading: an endless body is cut at once, long before the deadline."""
+    """THR-4, T-16: The limit counts while reading: an endless body is cut at once, long before the deadline."""
     outcome, elapsed = get(serve(endless(b"HTTP/1.1 200 OK\r\n\r\n", b"z" * 10_000)), max_size=1_000_000, budget=10)
     assert isinstance(outcome, FetchFailed)
     assert outcome.why == "rev.too-large"

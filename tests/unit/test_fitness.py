@@ -73,6 +73,7 @@ class TestAddress:
         ],
     )
     def test_matches(self, san: x509.GeneralName, mailbox: str) -> None:
+        """T-32: the same mailbox in other letters."""
         leaf = certificate(ENCIPHER, san=x509.SubjectAlternativeName([x509.DNSName("x.test"), san]))
         assert codes(leaf, parse_mailbox(mailbox)) == {}
 
@@ -87,7 +88,7 @@ class TestAddress:
         ],
     )
     def test_doesnt_match(self, san: x509.GeneralName, mailbox: str) -> None:
-        """No sub-domains, no sub-addresses, no folding inside quotes or beyond ASCII."""
+        """T-32: No sub-domains, no sub-addresses, no folding inside quotes or beyond ASCII."""
         leaf = certificate(ENCIPHER, san=x509.SubjectAlternativeName([san]))
         assert codes(leaf, parse_mailbox(mailbox)) == {"cert.wrong-address": True}
 
@@ -99,7 +100,7 @@ class TestAddress:
          b"alice @example.test", b"alice@example.test\r\n"],
     )  # fmt: skip
     def test_names_that_arent_plain_addresses_are_ignored(self, text: bytes) -> None:
-        """CERT-3: what looks like the address to one parser must not pass for it here."""
+        """CERT-3, T-32: what looks like the address to one parser must not pass for it here."""
         found = codes(certificate(ENCIPHER, san=raw_rfc822(text)))
         assert found == {"cert.odd-address": False, "cert.no-address": True}
 
@@ -159,7 +160,7 @@ class TestUsage:
         ],
     )
     def test_key_usage(self, bits: tuple[str, ...], kind: str, expected: dict[str, bool]) -> None:
-        """CERT-10"""
+        """CERT-10, T-31"""
         assert codes(ROOT.issue("alice@example.test", kind=kind, key_usage=usage(*bits))) == expected
 
     def test_no_key_usage_is_a_warning(self) -> None:
@@ -204,6 +205,7 @@ class TestKeys:
          (2048, (1 << 64) + 1, "cert.broken-key")],
     )  # fmt: skip
     def test_rsa_limits(self, bits: int, exponent: int, expected: str) -> None:
+        """T-31: what is accepted and what is not."""
         assert codes(bare_rsa(bits, exponent)) == {expected: True}
 
     def test_weak_keys_on_demand(self) -> None:
@@ -213,7 +215,7 @@ class TestKeys:
         assert codes(bare_rsa(768, 65537), weak_keys=True) == {"cert.weak-key": True}
 
     def test_small_factors_and_roca(self) -> None:
-        """Known-broken keys; a ROCA modulus is a power of 65537 modulo each small prime."""
+        """T-31: Known-broken keys; a ROCA modulus is a power of 65537 modulo each small prime."""
         assert codes(bare_rsa(2048, 65537, ((1 << 2047) // 3 + 1) * 3)) == {"cert.broken-key": True}
         primorial = 1
         for prime in (p for p in range(2, 168) if all(p % d for d in range(2, p))):

@@ -213,7 +213,7 @@ def test_sha1_is_tried_and_remembered(error: str, bench: Bench) -> None:
 
 
 def test_failures_back_off_and_a_success_resets(bench: Bench) -> None:
-    """CACHE-3: 503, 503, OK. One request per period, longer each time, in every process; then all is forgotten."""
+    """CACHE-3, T-26: 503, 503, OK. One request per period, longer each time, in every process; then all is forgotten."""
     asked = question(CRL)
     bench.web.answers[CRL] = FetchFailed(CRL, "rev.http-status", "HTTP status 503", host_fault=True)
     waits = []
@@ -245,7 +245,7 @@ def test_retry_after_is_honoured_up_to_an_hour(bench: Bench) -> None:
 
 
 def test_dead_host_is_left_alone_as_a_whole(bench: Bench) -> None:
-    """CACHE-3: after five failures in a row no further URL of the host is tried, until its time has come."""
+    """CACHE-3, T-26: after five failures in a row no further URL of the host is tried, until its time has come."""
     for number in range(8):
         bench.ask(question(f"http://dead.test/{number}.crl", slot=number))
     assert bench.web.count("http://dead.test/") == 5

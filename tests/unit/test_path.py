@@ -378,7 +378,7 @@ def mesh(size: int) -> list[Leaf]:
 
 
 def test_a_mesh_without_a_way_out_ends_within_a_second() -> None:
-    """PRE-6: thirty certificates that certify each other in all ways have more paths than there are atoms."""
+    """PRE-6, T-14: thirty certificates that certify each other in all ways have more paths than there are atoms."""
     others = mesh(6)
     assert len(others) == 30
     leaf = Authority(SUB.certificate, key("p256", ("mesh", 0)), name("Mesh 0")).issue("a@b.test")

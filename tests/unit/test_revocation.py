@@ -65,7 +65,7 @@ def decide(*evidence: Evidence, order: Order = Order.CRL_FIRST, question: Questi
      (BAD_CRL, GOOD_CRL), (HOLD_CRL, BAD_OCSP, GOOD_OCSP), (STALE_CRL, BAD_OCSP), (BAD_CRL, FORGED_OCSP)],
 )  # fmt: skip
 def test_revoked_wins(order: Order, evidence: tuple[Evidence, ...]) -> None:
-    """RPL-4: an authentic revocation wins over any GOOD, in every order of sources and of evidence."""
+    """RPL-4, T-1: an authentic revocation wins over any GOOD, in every order of sources and of evidence."""
     for arranged in permutations(evidence):
         verdict = decide(*arranged, order=order)
         assert verdict.status is Status.REVOKED

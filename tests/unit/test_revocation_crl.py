@@ -102,7 +102,7 @@ def sibling() -> Authority:
     ids=["other-ca", "sibling", "empty-name"],
 )
 def test_crl_of_another_issuer(der: bytes) -> None:
-    """CRL-2: without cRLIssuer only the certificate's issuer counts; at the declared URL another one is suspicious."""
+    """CRL-2, T-4: without cRLIssuer only the certificate's issuer counts; at the declared URL another one is suspicious."""
     verdict = ask(der)
     assert (verdict.status, verdict.reason, verdict.suspicious) == (Status.UNKNOWN, "rev.wrong-issuer", True)
     assert "CN=Issuing CA" in verdict.detail
@@ -307,7 +307,7 @@ def test_partial_reasons_of_the_certificate() -> None:
     ids=["critical", "critical-entry", "delta", "indirect", "certificate-issuer"],
 )
 def test_what_is_not_supported_is_never_good(extensions: Any, entries: list[bytes], words: str) -> None:
-    """CRL-13, CRL-14, CRL-15, CRL-17: UNKNOWN without our serial; with it GOOD is ruled out, whatever else there is."""
+    """CRL-13, CRL-14, CRL-15, CRL-17, T-20: UNKNOWN without our serial; with it GOOD is ruled out, whatever else there is."""
     verdict = ask(crl(CA, entries, extensions=extensions))
     assert (verdict.status, verdict.reason) == (Status.UNKNOWN, "rev.unsupported")
     assert words in verdict.detail
@@ -382,7 +382,7 @@ def test_any_date_is_revoked_now(when: datetime) -> None:
     ],
 )
 def test_times(this_update: datetime, next_update: datetime, code: str) -> None:
-    """CRL-22, PRE-5: thisUpdate and nextUpdate with a skew of 5 minutes, both ends included."""
+    """CRL-22, PRE-5, T-22: thisUpdate and nextUpdate with a skew of 5 minutes, both ends included."""
     assert ask(crl(CA, this_update=utc(this_update), next_update=utc(next_update))).reason == code
 
 
@@ -401,7 +401,7 @@ def test_a_revocation_does_not_go_stale(this_update: datetime, next_update: date
 
 
 def test_missing_next_update() -> None:
-    """CRL-23: believed for 24 hours from the fetch, with a remark for the log."""
+    """CRL-23, T-22: believed for 24 hours from the fetch, with a remark for the log."""
     der = crl(CA, next_update=b"", this_update=utc(NOW - 100 * DAY))
     verdict = ask(der, fetched_at=NOW - 23 * HOUR)
     assert (verdict.status, verdict.usable_until) == (Status.GOOD, NOW + HOUR)

@@ -89,7 +89,7 @@ def test_the_three_statuses() -> None:
     ],
 )
 def test_the_answer_must_be_about_the_certificate(changes: dict[str, Any], code: str) -> None:
-    """OCSP-2: hashes are computed anew with the answer's algorithm (SHA-1, SHA-256), the serial number is compared."""
+    """OCSP-2, T-10: hashes are computed anew with the answer's algorithm (SHA-1, SHA-256), the serial number is compared."""
     der = Ocsp([Answer(**{"about": ALICE, "issuer": CA, **changes})], CA).der()
     assert ask(der).reason == code
 
@@ -109,7 +109,7 @@ def test_an_answer_about_another_certificate_from_elsewhere_is_nothing() -> None
 
 
 def test_several_answers_about_the_certificate() -> None:
-    """OCSP-3: revoked wins wherever it stands; else the newest thisUpdate decides."""
+    """OCSP-3, T-10: revoked wins wherever it stands; else the newest thisUpdate decides."""
     good, bad = Answer(ALICE, CA), Answer(ALICE, CA, "revoked", this_update=NOW - 2 * DAY)
     for answers in ([good, bad], [bad, good]):
         assert ask(Ocsp(answers, CA).der()).status is Status.REVOKED
@@ -140,7 +140,7 @@ def test_malformed_answers(der: bytes) -> None:
 
 
 def test_unknown_critical_extensions() -> None:
-    """OCSP-5: of the response or of our SingleResponse; with revoked in it, GOOD from elsewhere is ruled out."""
+    """OCSP-5, T-20: of the response or of our SingleResponse; with revoked in it, GOOD from elsewhere is ruled out."""
     in_single = Ocsp([Answer(ALICE, CA, extensions=[CRITICAL_UNKNOWN])], CA).der()
     in_response = Ocsp([Answer(ALICE, CA)], CA, extensions=[CRITICAL_UNKNOWN]).der()
     for der in (in_single, in_response):
@@ -247,7 +247,7 @@ BAD_RESPONDERS = [
 @pytest.mark.parametrize(("label", "signer", "words"), BAD_RESPONDERS, ids=[b[0] for b in BAD_RESPONDERS])
 @pytest.mark.parametrize("status", ["good", "revoked"])
 def test_responders_nobody_appointed(label: str, signer: Leaf, words: str, status: str) -> None:
-    """OCSP-7, OCSP-11: whoever else signs is unauthorised and suspicious; the CRL decides instead."""
+    """OCSP-7, OCSP-11, T-9: whoever else signs is unauthorised and suspicious; the CRL decides instead."""
     der = Ocsp([Answer(ALICE, CA, status)], signer, certificates=[signer]).der()
     verdict = ask(der)
     assert (verdict.status, verdict.reason, verdict.suspicious) == (
@@ -327,7 +327,7 @@ def test_an_answer_does_not_outlive_its_signer() -> None:
     ],
 )
 def test_times(this_update: datetime, next_update: datetime | None, produced_at: datetime, code: str) -> None:
-    """OCSP-12: thisUpdate, nextUpdate and producedAt with the skew; an answer without nextUpdate isn't believed."""
+    """OCSP-12, T-22: thisUpdate, nextUpdate and producedAt with the skew; an answer without nextUpdate isn't believed."""
     answer = Answer(ALICE, CA, this_update=this_update, next_update=next_update)
     assert ask(Ocsp([answer], CA, produced_at=produced_at).der()).reason == code
 

@@ -190,7 +190,7 @@ def test_missing_evidence_is_fetched_while_data_arrives(world: World) -> None:
 
 
 def test_waiting_ends_with_the_budget_and_says_progress(world: World) -> None:
-    """Soft rule: sealed with a warning when nobody answers; the MTA hears that we live."""
+    """T-6: Soft rule: sealed with a warning when nobody answers; the MTA hears that we live."""
     world.stored = ()
     world.changes += 1
     world.on_ask = lambda future: None
@@ -212,7 +212,7 @@ def test_waiting_ends_with_the_budget_and_says_progress(world: World) -> None:
 
 
 def test_a_strict_rule_defers_at_the_end_not_at_rcpt() -> None:
-    """At RCPT the evidence may still come."""
+    """T-6: At RCPT the evidence may still come."""
     world = World(
         policy=[{"name": "s", "seal": "must", "without_certificate": "refuse", "revocation": "strict"}], budget=0.05
     )

@@ -36,6 +36,7 @@ def test_a_huge_name_is_cut_between_characters() -> None:
 
 @given(st.text(st.characters(), max_size=60), st.integers(10, 40))
 def test_the_result_is_always_printable_ascii_on_one_line_and_bounded(text: str, limit: int) -> None:
+    """T-37: whatever it was."""
     for safe in (escape(text, limit), one_line(text, limit), address(text), value(text)):
         assert safe.isascii()
         assert safe == "" or safe.isprintable()
