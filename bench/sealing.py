@@ -81,8 +81,8 @@ def _postseal(body: Path, certificate: Path, memory: list[float]) -> float:
 def _child(body: Path, certificate: Path) -> None:
     from postseal.core.certs import load_certificates
     from postseal.core.cms import envelope, reader, smime
-    from postseal.core.cms.suite import Suite
     from postseal.core.policy import clear_by_operator
+    from postseal.core.suite import Suite
 
     cleared = [clear_by_operator(load_certificates(certificate.read_bytes())[0])]
     suite = Suite.AES_256_CBC

@@ -10,10 +10,10 @@ import pytest
 
 from postseal.app.cms import inspect
 from postseal.core.cms.reader import classify, open_enveloped, parse_enveloped
-from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
 from postseal.core.message import Field, HeaderFault, split_message
 from postseal.core.policy import Protection
+from postseal.core.suite import Suite
 from support.cms import KINDS, recipient, sealed
 from support.pki import Leaf
 

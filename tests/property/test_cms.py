@@ -14,10 +14,10 @@ from postseal.core.cms.ber import to_der
 from postseal.core.cms.envelope import ContentOpener, ContentSealer, envelope
 from postseal.core.cms.reader import check_built, classify, open_enveloped, parse_enveloped
 from postseal.core.cms.smime import LineCheck, base64_blocks, split
-from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
 from postseal.core.message import Field, HeaderFault, parse_content_type, split_message
 from postseal.core.policy import Protection
+from postseal.core.suite import Suite
 from support.cms import KINDS, cleared, recipient, sealed_parts
 
 SMIME = (Field(b"Content-Type", b" application/pkcs7-mime"), Field(b"Content-Transfer-Encoding", b" binary"))

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from postseal.core.assess import Assessed, Finding
 from postseal.core.certs import Certificate
-from postseal.core.cms.suite import Suite
 from postseal.core.path import PathFault
 from postseal.core.plan import Action, Plan, outcomes, reply_for
 from postseal.core.policy import (
@@ -27,6 +26,7 @@ from postseal.core.policy import (
 )
 from postseal.core.policy import Pattern as P
 from postseal.core.revocation import Status
+from postseal.core.suite import Suite
 from support.facts import ALICE, ALICE_EC, ALICE_OLD, SENDER, VERDICTS, assessed, recipient, without_path
 from support.pki import NOW
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 
 from postseal.core.cms.envelope import ContentSealer, envelope
-from postseal.core.cms.suite import Suite
 from postseal.core.policy import Cleared, clear_by_operator
+from postseal.core.suite import Suite
 from support.pki import Authority, Leaf, authority
 
 KINDS = ("rsa2048", "p256", "p384", "p521")

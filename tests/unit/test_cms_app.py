@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from postseal.app.cms import Sealed, inspect, load_private_key, open_sealed, seal
 from postseal.core.cms.reader import CANNOT_OPEN
-from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
+from postseal.core.suite import Suite
 from support.cms import KINDS, cleared, recipient, root, sealed
 
 

@@ -17,9 +17,9 @@ from postseal.core.certs import load_certificate
 from postseal.core.cms import structures as cms
 from postseal.core.cms.envelope import ContentOpener, ContentSealer, envelope
 from postseal.core.cms.reader import check_built, open_enveloped, parse_enveloped
-from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
 from postseal.core.policy import clear_by_operator
+from postseal.core.suite import Suite
 from support.cms import KINDS, cleared, recipient, sealed, sealed_parts
 from support.pki import DAY, NOW, authority, hash_for, name
 

@@ -17,10 +17,10 @@ from postseal.core.cms import structures as cms
 from postseal.core.cms.ber import MAX_DEPTH, to_der
 from postseal.core.cms.envelope import ContentSealer, envelope, key_encryption_key
 from postseal.core.cms.reader import CANNOT_OPEN, classify, open_enveloped, parse_enveloped, well_formed_type
-from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
 from postseal.core.message import Field
 from postseal.core.policy import Protection
+from postseal.core.suite import Suite
 from support.cms import cleared, recipient, sealed, sealed_parts
 
 # --- BER ---

@@ -10,8 +10,8 @@ import random
 import pytest
 
 from postseal.core.cms.smime import HeaderEdit, LineCheck, base64_blocks, split
-from postseal.core.cms.suite import Suite
 from postseal.core.message import Field, parse_header
+from postseal.core.suite import Suite
 
 CBC, GCM = Suite.AES_256_CBC, Suite.AES_256_GCM
 

@@ -10,8 +10,8 @@ from cryptography.x509 import ObjectIdentifier as Oid
 
 from postseal.core.cms import structures as cms
 from postseal.core.cms.envelope import key_encryption_key
-from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
+from postseal.core.suite import Suite
 from support.cms import recipient
 
 

@@ -20,9 +20,9 @@ from postseal.config.manual import as_man, as_markdown, entries, find
 from postseal.config.model import SECTIONS
 from postseal.config.values import parse_duration, parse_size
 from postseal.core.address import parse_mailbox
-from postseal.core.cms.suite import Suite
 from postseal.core.policy import OnSuspicious, Pattern, Seal, Strictness, WithoutCertificate
 from postseal.core.revocation import Order
+from postseal.core.suite import Suite
 from postseal.shell.cli.main import main
 
 ROOT = Path(__file__).parents[2]

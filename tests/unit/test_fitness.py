@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 import postseal.core.fitness as module
 from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.certs import load_certificate
-from postseal.core.cms.suite import KeyFamily
 from postseal.core.der import SEQUENCE, Cursor, tlv
 from postseal.core.fitness import addresses, fitness, key_family
 from postseal.core.profile import key_kind
 from postseal.core.reasons import CATALOGUE
+from postseal.core.suite import KeyFamily
 from support.pki import DAY, NOW, Leaf, authority, key, name, usage
 
 ROOT = authority("Root")

@@ -9,7 +9,6 @@ import pytest
 from postseal.config import Config
 from postseal.core.address import parse_mailbox
 from postseal.core.assess import Assessed, Finding
-from postseal.core.cms.suite import KeyFamily, Suite
 from postseal.core.errors import BadData
 from postseal.core.plan import Action, deferred, outcomes, reply_for
 from postseal.core.policy import (
@@ -25,6 +24,7 @@ from postseal.core.policy import (
     match_rule,
     rcpt_answer,
 )
+from postseal.core.suite import KeyFamily, Suite
 from support.facts import (
     ALICE,
     ALICE_EC,

@@ -23,7 +23,6 @@ from postseal.core.choice import ranked
 from postseal.core.cms.envelope import ContentSealer, envelope
 from postseal.core.cms.reader import check_built, classify, open_enveloped
 from postseal.core.cms.smime import LineCheck, base64_blocks, split
-from postseal.core.cms.suite import Suite
 from postseal.core.crl import parse_crl
 from postseal.core.evidence import CrlEvidence, NoAnswer, OcspEvidence, question_for
 from postseal.core.fitness import fitness
@@ -44,6 +43,7 @@ from postseal.core.policy import (
     decide,
 )
 from postseal.core.revocation import Order, RevocationSettings, Status, judge, still_needed, usable_until
+from postseal.core.suite import Suite
 from support.evidence import CRL_URL, OCSP_URL, Answer, Ocsp, crl, entry, reason
 from support.pki import NOW, Authority, Leaf, authority
 

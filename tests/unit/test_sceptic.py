@@ -1,4 +1,4 @@
-"""What somebody who does not believe us would try: whole ways through several parts, by their numbers in the plan of attacks."""
+"""What somebody who does not believe us would try: ways through several parts, by their numbers in the plan of attacks."""
 
 from __future__ import annotations
 

@@ -27,11 +27,11 @@ from postseal.core.cms.reader import (
     smime_body,
 )
 from postseal.core.cms.smime import LineCheck, base64_blocks, split
-from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
 from postseal.core.message import HEADER_LIMIT, Field, HeaderFault, header_length, only, parse_header
 from postseal.core.policy import Cleared
 from postseal.core.reasons import reason
+from postseal.core.suite import Suite
 from postseal.core.text import escape
 
 _DETAILS_SHOWN = 200

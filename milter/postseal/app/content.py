@@ -15,9 +15,9 @@ from postseal.app.ports import Spool
 from postseal.core.cms.envelope import ContentOpener, ContentSealer, envelope
 from postseal.core.cms.reader import check_built
 from postseal.core.cms.smime import base64_blocks
-from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
 from postseal.core.policy import Cleared
+from postseal.core.suite import Suite
 
 # RFC 5652 §6.1 and RFC 5083 §2: what a sealed body starts with, behind the header of its outermost SEQUENCE.
 _ENVELOPED = bytes.fromhex("06092a864886f70d010703")

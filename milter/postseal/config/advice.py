@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from postseal.config.model import Config
 from postseal.config.values import InetSocket
-from postseal.core.cms.suite import Suite
 from postseal.core.policy import Seal, WithoutCertificate
 from postseal.core.revocation import Order
+from postseal.core.suite import Suite
 
 
 def warnings(config: Config) -> tuple[str, ...]:

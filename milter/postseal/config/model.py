@@ -36,7 +36,6 @@ from postseal.config.values import (
     whole,
 )
 from postseal.core.address import Mailbox
-from postseal.core.cms.suite import Suite
 from postseal.core.path import PathSettings
 from postseal.core.policy import (
     OnNoneDeclared,
@@ -49,6 +48,7 @@ from postseal.core.policy import (
     WithoutCertificate,
 )
 from postseal.core.revocation import Order, RevocationSettings
+from postseal.core.suite import Suite
 
 
 def _option(kind: Kind, default: object, doc: str) -> Any:

@@ -17,10 +17,10 @@ from cryptography.x509.oid import NameOID
 from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.assess import Finding
 from postseal.core.certs import Certificate
-from postseal.core.cms.suite import KeyFamily
 from postseal.core.der import BadDer, Cursor
 from postseal.core.errors import BadData
 from postseal.core.profile import Profile, algorithm_fault, extension, key_kind, profile, rsa_fault, rsa_modulus
+from postseal.core.suite import KeyFamily
 
 # RFC 9598 §3: id-on-SmtpUTF8Mailbox
 _SMTP_UTF8_MAILBOX = "1.3.6.1.5.5.7.8.9"

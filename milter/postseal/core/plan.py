@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from postseal.core.cms.suite import KeyFamily, Suite
 from postseal.core.fitness import key_family
 from postseal.core.reasons import CATALOGUE
+from postseal.core.suite import KeyFamily, Suite
 from postseal.core.text import address, escape
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from postseal.core.address import Mailbox, domain_to_ascii, parse_mailbox
 from postseal.core.assess import Assessed
 from postseal.core.certs import Certificate
 from postseal.core.choice import ranked
-from postseal.core.cms.suite import Suite
 from postseal.core.path import PathFault
 from postseal.core.plan import Action, Decision, Plan, Warn, deferred, group
 from postseal.core.revocation import Status, Verdict
+from postseal.core.suite import Suite
 
 
 class Seal(StrEnum):

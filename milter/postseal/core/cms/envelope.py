@@ -26,9 +26,9 @@ from cryptography.x509 import ObjectIdentifier as Oid
 
 from postseal.core.certs import Certificate
 from postseal.core.cms import structures as cms
-from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
 from postseal.core.policy import Cleared
+from postseal.core.suite import Suite
 
 # ALG-5: the longest tag, always.
 TAG_LENGTH = 16

@@ -14,8 +14,8 @@ from typing import Literal
 
 import pybase64
 
-from postseal.core.cms.suite import Suite
 from postseal.core.message import Field, field_fault
+from postseal.core.suite import Suite
 
 # RFC 2045 §5.2: what a message without Content-Type is.
 DEFAULT_TYPE = Field(b"Content-Type", b" text/plain; charset=us-ascii")

@@ -12,8 +12,8 @@ from cryptography.hazmat import asn1
 from cryptography.x509 import Name
 from cryptography.x509 import ObjectIdentifier as Oid
 
-from postseal.core.cms.suite import Suite
 from postseal.core.errors import BadData
+from postseal.core.suite import Suite
 
 DATA = Oid("1.2.840.113549.1.7.1")
 SIGNED_DATA = Oid("1.2.840.113549.1.7.2")

@@ -12,10 +12,10 @@ from typing import Any
 
 from postseal.app import cms
 from postseal.core.certs import Certificate, load_certificates
-from postseal.core.cms.suite import KeyFamily, Suite
 from postseal.core.errors import BadData, CannotCreate, NotPermitted, Unavailable
 from postseal.core.fitness import fitness, key_family
 from postseal.core.policy import clear_by_operator
+from postseal.core.suite import KeyFamily, Suite
 from postseal.core.text import escape
 from postseal.shell.cli.main import add_command
 from postseal.sources.clock import SystemClock
