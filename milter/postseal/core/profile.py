@@ -14,14 +14,12 @@ from cryptography.x509.oid import ExtensionOID
 from postseal.core.certs import Certificate
 from postseal.core.der import BadDer, Cursor
 from postseal.core.names import NameKey, name_key
-from postseal.core.signature import Algorithm, Scheme, parse_algorithm
+from postseal.core.signature import MAX_EXPONENT, MAX_RSA, MIN_RSA, MIN_WEAK_RSA, Algorithm, Scheme, parse_algorithm
 
 ANY_EKU = "2.5.29.37.0"
 EMAIL_PROTECTION = "1.3.6.1.5.5.7.3.4"
 
 _SPECIAL_RSA = {"1.2.840.113549.1.1.10": "RSA-PSS", "1.2.840.113549.1.1.7": "RSA-OAEP"}
-_MIN_RSA, _MIN_WEAK_RSA, _MAX_RSA = 2048, 1024, 8192
-_MAX_EXPONENT = 1 << 64
 _RSA_OR_EC = ("1.2.840.113549.1.1.1", "1.2.840.10045.2.1")
 
 _NAME_CONSTRAINTS = ExtensionOID.NAME_CONSTRAINTS.dotted_string
@@ -127,11 +125,11 @@ def rsa_fault(certificate: Certificate, weak_keys: bool) -> tuple[str, str]:
     if numbers is None:
         return "", ""
     modulus, exponent = numbers
-    bits, least = modulus.bit_length(), _MIN_WEAK_RSA if weak_keys else _MIN_RSA
-    if bits > _MAX_RSA:
-        return "oversized", f"an RSA key of {bits} bits; {_MAX_RSA} are the most that is accepted"
+    bits, least = modulus.bit_length(), MIN_WEAK_RSA if weak_keys else MIN_RSA
+    if bits > MAX_RSA:
+        return "oversized", f"an RSA key of {bits} bits; {MAX_RSA} are the most that is accepted"
     # RFC 8551 §6: an exponent without bound is a way to keep the verifier busy; 1 and even ones aren't RSA at all.
-    if exponent < 3 or exponent % 2 == 0 or exponent > _MAX_EXPONENT or modulus % 2 == 0:
+    if exponent < 3 or exponent % 2 == 0 or exponent > MAX_EXPONENT or modulus % 2 == 0:
         return "absurd", "an RSA key with an absurd exponent or modulus"
     if bits < least:
         return "weak", f"an RSA key of {bits} bits; {least} are the least that is accepted"

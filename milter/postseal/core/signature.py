@@ -55,8 +55,9 @@ _NAMED: dict[str, tuple[Scheme, hashes.HashAlgorithm | None]] = {
     _RSA + "3": (Scheme.BROKEN, None),  # MD4
     _RSA + "4": (Scheme.BROKEN, None),  # MD5
 }
-_MIN_RSA, _MIN_WEAK_RSA, _MAX_RSA = 2048, 1024, 8192
-_MAX_EXPONENT = 1 << 64
+# CERT-13, RFC 8550 §4.3: bits of an RSA key, and the largest public exponent.
+MIN_RSA, MIN_WEAK_RSA, MAX_RSA = 2048, 1024, 8192
+MAX_EXPONENT = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +145,12 @@ def key_fault(spki: bytes, weak_keys: bool) -> str:
     except Exception as exc:
         return f"unsupported public key: {exc}"
     if isinstance(key, rsa.RSAPublicKey):
-        least = _MIN_WEAK_RSA if weak_keys else _MIN_RSA
-        if not least <= key.key_size <= _MAX_RSA:
-            return f"RSA key of {key.key_size} bits, {least} to {_MAX_RSA} are allowed"
+        least = MIN_WEAK_RSA if weak_keys else MIN_RSA
+        if not least <= key.key_size <= MAX_RSA:
+            return f"RSA key of {key.key_size} bits, {least} to {MAX_RSA} are allowed"
         # RFC 8551 §6: an exponent without bound is a way to keep the verifier busy.
         exponent = key.public_numbers().e
-        if exponent > _MAX_EXPONENT or exponent < 3 or exponent % 2 == 0:
+        if exponent > MAX_EXPONENT or exponent < 3 or exponent % 2 == 0:
             return "RSA key with an absurd exponent"
     return ""
 
@@ -158,7 +159,7 @@ def verifies(algorithm: Algorithm, signature: bytes, message: bytes | memoryview
     """Does the key in ``spki`` (DER SubjectPublicKeyInfo) verify? False for a key or algorithm that doesn't fit."""
     try:
         key = _load(spki)
-        if isinstance(key, rsa.RSAPublicKey) and key.key_size <= _MAX_RSA and key.public_numbers().e <= _MAX_EXPONENT:
+        if isinstance(key, rsa.RSAPublicKey) and key.key_size <= MAX_RSA and key.public_numbers().e <= MAX_EXPONENT:
             return _verify_rsa(key, algorithm, signature, message)
         if isinstance(key, ec.EllipticCurvePublicKey) and algorithm.scheme is Scheme.ECDSA and algorithm.hash:
             key.verify(signature, _digest(algorithm.hash, message), ec.ECDSA(Prehashed(algorithm.hash)))

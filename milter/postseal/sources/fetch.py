@@ -50,45 +50,38 @@ class _Exchange(threading.local):
 _exchange = _Exchange()
 
 
-class _DeadlineSocket(socket.socket):
-    """A socket whose every operation ends at the exchange's deadline."""
+class _Deadline:
+    """For a class of sockets: every operation ends at the exchange's deadline."""
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(_exchange.left())
-        return super().recv_into(*args, **kwargs)
+        return self._in_time().recv_into(*args, **kwargs)  # type: ignore[no-any-return]
 
     def recv(self, *args: Any, **kwargs: Any) -> bytes:
-        self.settimeout(_exchange.left())
-        return super().recv(*args, **kwargs)
+        return self._in_time().recv(*args, **kwargs)  # type: ignore[no-any-return]
 
     def send(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(_exchange.left())
-        return super().send(*args, **kwargs)
+        return self._in_time().send(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def _in_time(self) -> Any:
+        """The class below, with the time that is left as its time limit."""
+        below: Any = super()
+        self.settimeout(_exchange.left())  # type: ignore[attr-defined]
+        return below
+
+
+class _DeadlineSocket(_Deadline, socket.socket):
+    """A plain socket that knows the deadline."""
 
     def sendall(self, *args: Any, **kwargs: Any) -> None:
         # Python gives sendall one timeout for all of its parts, so this one needs no loop.
-        self.settimeout(_exchange.left())
-        super().sendall(*args, **kwargs)
+        self._in_time().sendall(*args, **kwargs)
 
 
-class _DeadlineTLSSocket(ssl.SSLSocket):
-    """The same for TLS; the handshake reads the clock before it starts and is one operation for Python."""
+class _DeadlineTLSSocket(_Deadline, ssl.SSLSocket):
+    """The same for TLS, whose sendall calls send; the handshake is one operation for Python."""
 
     def do_handshake(self, block: bool = False) -> None:
-        self.settimeout(_exchange.left())
-        super().do_handshake(block)
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(_exchange.left())
-        return super().recv_into(*args, **kwargs)
-
-    def recv(self, *args: Any, **kwargs: Any) -> bytes:
-        self.settimeout(_exchange.left())
-        return super().recv(*args, **kwargs)
-
-    def send(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(_exchange.left())
-        return super().send(*args, **kwargs)
+        self._in_time().do_handshake(block)
 
 
 def _connect() -> socket.socket:
