@@ -34,6 +34,7 @@ class World:
         self.trust_generation = 0
         self.evidence_generation = 0
         self.stored: dict[str, tuple[Evidence, ...]] = {}
+        self.origin = Origin.FOLDER
         self.broken_directory = ""
         self.broken_store = ""
         self.reads = 0
@@ -48,7 +49,7 @@ class World:
     def candidates(self, mailbox: Mailbox) -> tuple[Candidate, ...]:
         if self.broken_directory:
             raise Unavailable(self.broken_directory)
-        return tuple(Candidate(c, Origin.FOLDER, "memory") for c in self.known)
+        return tuple(Candidate(c, self.origin, "memory") for c in self.known)
 
     def evidence(self, question: Question) -> tuple[Evidence, ...]:
         self.reads += 1
@@ -247,3 +248,14 @@ def test_an_unknown_verdict_is_looked_at_again_when_its_back_off_ends() -> None:
     assessor = world.assessor()
     assert not assessor.assess(ALICE, NOW).missing
     assert len(assessor.assess(ALICE, NOW + timedelta(seconds=61)).missing) == 2
+
+
+def test_a_pin_is_seen_at_once() -> None:
+    """The same certificate from another origin isn't the same candidate: the choice among several may change."""
+    world, alice = with_alice()
+    world.publish()
+    assessor = world.assessor()
+    assert assessor.assess(ALICE, NOW).assessed[0].candidate.origin is Origin.FOLDER
+    world.origin = Origin.PIN
+    assert assessor.assess(ALICE, NOW).assessed[0].candidate.origin is Origin.PIN
+    assert alice.certificate in world.known

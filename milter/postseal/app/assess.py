@@ -92,7 +92,9 @@ class Assessor:
             generation = (self._trust.generation(), self._evidence.generation())
         except Unavailable:
             generation = (self._trust.generation(), -1)
-        key = (str(mailbox), *(c.certificate.fingerprint for c in candidates))
+        # Origin and helpers too: a certificate may be pinned, or get its intermediate, without changing itself.
+        helpers = (f.fingerprint for c in candidates for f in c.extra)
+        key = (str(mailbox), *(f"{c.origin} {c.certificate.fingerprint}" for c in candidates), *helpers)
         with self._lock:
             kept = self._kept.get(key)
         if kept is not None and kept.usable(generation, at):
