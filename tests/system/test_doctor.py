@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def test_a_good_set_up_passes_and_each_broken_part_is_named(house: tuple[Daemon,
     assert set(found) <= {"clock", "configuration"}, (
         "a machine without time service and a socket for all are only warned about"
     )
+
+    wrong = daemon.certificates / "key.pem"
+    wrong.write_bytes(authority("Root").key_pem)
+    # For two seconds it may still be written.
+    time.sleep(2.1)
+    result, text, _ = doctor(daemon, postfix)[1]["certificates"]
+    assert (result, text) == ("warn", f"certificate file {wrong}: no certificate found (expected DER, PEM or PKCS#7): it "
+                              "holds a private key")  # fmt: skip
+    wrong.unlink()
 
     main = postfix.etc / "main.cf"
     text = main.read_text()

@@ -1,7 +1,7 @@
 """Certificates from files: DER, PEM, PKCS#7, and what isn't one of them."""
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, pkcs7, pkcs12
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,7 +57,13 @@ def test_loads_what_openssl_calls_trusted() -> None:
         (b"", "the file is empty"),
         (b" \n", "the file is empty"),
         (b"hello", "no certificate found"),
-        (ALICE.key_pem, "no certificate found"),
+        (ALICE.key_pem, "it holds a private key"),
+        (b"-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n", "certificate request"),
+        (b"-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n", "it holds a CRL"),
+        (
+            pkcs12.serialize_key_and_certificates(b"a", ALICE.key, ALICE.certificate.x509, None, NoEncryption()),
+            "a PKCS#12 file, which holds a private key",
+        ),
         (ALICE.pem + SUB.pem[:-40], "PEM block 2: it has no END line"),
         (ALICE.pem.replace(b"END", b"EDN") + SUB.pem, "PEM block 1: it has no END line"),
         (ALICE.pem + SUB.pem.replace(b"MII", b"M*I", 1), "PEM block 2: not base64"),

@@ -51,6 +51,16 @@ def test_postfix_must_ask_us_for_both_ways_in() -> None:
     assert bad(with_main(non_smtpd_milters="unix:other.sock")) == [("non_smtpd_milters", "FAIL")]
 
 
+def test_a_socket_that_a_chroot_hides() -> None:
+    """Debian runs smtpd and cleanup in a chroot, from where only sockets below the queue directory can be reached."""
+    caged = replace(GOOD, chrooted=frozenset({"smtpd", "cleanup", "qmgr"}))
+    assert bad(caged) == []
+    found = list(postfix_checks(caged, unix="/run/postseal/milter.sock", host="", port=0, reinject=None, size_limit=0))
+    assert [(c.name, c.health) for c in found] == [("milter socket", Health.FAIL)]
+    assert "cleanup and smtpd run in a chroot at /var/spool/postfix" in found[0].text
+    assert "unix:/var/spool/postfix/postseal/milter.sock" in found[0].advice
+
+
 def test_the_reinject_listener() -> None:
     """It must exist, be smtpd, and ask no milter."""
     assert bad(replace(GOOD, services=GOOD.services[:1])) == [("reinject", "FAIL")]

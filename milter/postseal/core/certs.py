@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
@@ -155,7 +156,7 @@ def load_certificates(blob: bytes, *, limit: int = 10_000) -> tuple[Certificate,
             if len(found) > limit:
                 break
     if not found:
-        raise BadData("no certificate found (expected DER, PEM or PKCS#7)")
+        raise BadData(f"no certificate found (expected DER, PEM or PKCS#7){_instead(blob)}")
     if len(found) > limit:
         raise BadData(f"more than {limit} certificates in one file")
     return tuple(found)
@@ -164,6 +165,17 @@ def load_certificates(blob: bytes, *, limit: int = 10_000) -> tuple[Certificate,
 # RFC 7468 §5 and §8, with the older names that its §5.3 and §8.3 mention.
 _CERTIFICATE_LABELS = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 _PKCS7_LABELS = ("PKCS7", "CMS", "PKCS #7 SIGNED DATA")
+
+
+def _instead(blob: bytes) -> str:
+    """What a PEM file without a certificate holds, where that is a likely mistake."""
+    if b"PRIVATE KEY-----" in blob:
+        return ": it holds a private key"
+    if b"-----BEGIN CERTIFICATE REQUEST" in blob or b"-----BEGIN NEW CERTIFICATE REQUEST" in blob:
+        return ": it holds a certificate request; the CA makes the certificate from it"
+    if b"-----BEGIN X509 CRL" in blob:
+        return ": it holds a CRL (postseal evidence import takes it)"
+    return ""
 
 
 def _from_pem(label: str, der: bytes) -> list[Certificate]:
@@ -182,6 +194,11 @@ def _from_der(blob: bytes) -> list[Certificate]:
     # RFC 5652 §3: a ContentInfo begins with an OBJECT IDENTIFIER, a certificate with a SEQUENCE. BER may be inside.
     if is_pkcs7 or blob[:2] == b"\x30\x80":
         return _from_pkcs7(blob)
+    # RFC 7292 §4: a PFX begins with version 3, where a certificate has a SEQUENCE.
+    if re.match(rb"\x30(?:[\x00-\x7f]|\x82..|\x83...)\x02\x01\x03", blob, re.DOTALL):
+        raise BadData(
+            "a PKCS#12 file, which holds a private key; take the certificate out of it: openssl pkcs12 -nokeys -in FILE"
+        )
     return [load_certificate(blob)]
 
 

@@ -28,11 +28,13 @@ class Check:
 @dataclass(frozen=True, slots=True)
 class PostfixFacts:
     """``main`` has the values of main.cf with ``$name`` expanded, ``services`` the entries of master.cf as
-    ``(service, type, command)``, ``overrides`` the ``-o`` options as ``service/type/parameter`` -> value."""
+    ``(service, type, command)``, ``overrides`` the ``-o`` options as ``service/type/parameter`` -> value, ``chrooted`` the
+    programs that run below the queue directory."""
 
     main: Mapping[str, str]
     services: Sequence[tuple[str, str, str]]
     overrides: Mapping[str, str]
+    chrooted: frozenset[str] = frozenset()
 
 
 # The releases that repair CVE-2025-15467, CVE-2026-28388 to 28390, 34182, 35188 and 45447 (CMS and OCSP), per series.
@@ -95,6 +97,15 @@ def postfix_checks(
     """Does Postfix ask us, does it fail safe, and is there the listener for second copies?"""
     queue = facts.main.get("queue_directory", "/var/spool/postfix")
     ours = f"unix:{unix.removeprefix(queue + '/')}" if unix else f"inet:{host}:{port}"
+    caged = sorted(facts.chrooted & {"smtpd", "cleanup"})
+    if unix and caged and not unix.startswith(f"{queue}/"):
+        yield Check(
+            "milter socket", Health.FAIL,
+            f"{' and '.join(caged)} run in a chroot at {queue} (master.cf), from where {unix} can't be reached",
+            f'write [milter] socket = "unix:{queue}/postseal/milter.sock" in postseal.toml and name unix:postseal/milter.sock'
+            " in main.cf",
+        )  # fmt: skip
+        return
     for name, whose in (
         ("smtpd_milters", "mail that comes by SMTP"),
         ("non_smtpd_milters", "mail from local programs"),

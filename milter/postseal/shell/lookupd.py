@@ -53,6 +53,7 @@ class Server:
         lock = _claim(path)
         try:
             self._store = build_store(self._config, self._log.warning)
+            self._store.forget_refusals()
             self._lookups = build_lookups(self._config, self._store, self._log.warning)
             listener = _listen(path, self._config.lookup.socket_group)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -94,6 +95,7 @@ class Server:
             ):
                 self._log.warning("a new state directory or lookup socket takes effect after a restart only")
             fresh = build_lookups(config, self._store, self._log.warning)
+            self._store.forget_refusals()
             old, self._lookups, self._log = self._lookups, fresh, _open_log(config)
             old.close()
             self._log.info("configuration read again")

@@ -38,6 +38,7 @@ from postseal.sources.store import adopt, cause, create_directory, create_privat
 
 _CRL_CACHE_BYTES = 256 * 1024 * 1024
 # CACHE-10: negative entries are bounded too.
+_REFUSALS = ("rev.blocked-by-guard", "rev.too-large")
 _MAX_FAILURES = 10_000
 R = TypeVar("R")
 
@@ -295,6 +296,10 @@ class EvidenceStore:
             connection.execute(delete(t.host).where(t.host.c.host == host))
 
         self._write(write)
+
+    def forget_refusals(self) -> None:
+        """Forget what the configuration forbade: it may allow it now."""
+        self._write(lambda c: c.execute(delete(t.failure).where(t.failure.c.why.in_(_REFUSALS))))
 
     def remember_hash(self, url: str, name: str) -> None:
         """OCSP-1: which hash of the CertID this responder understands."""

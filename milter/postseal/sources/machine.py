@@ -31,16 +31,19 @@ def read_postfix(directory: str) -> PostfixFacts:
     for name in _MAIN:
         # -x expands $name; postconf -h prints the value alone.
         main[name] = _postconf(directory, "-x", "-h", name).strip()
-    services = []
+    services, chrooted = [], set()
     for line in _postconf(directory, "-M").splitlines():
         words = line.split(None, 7)
         if len(words) == 8:
             services.append((words[0], words[1], words[7]))
+            # master(5): the fifth column; "-" is "n" since Postfix 3.0.
+            if words[4] == "y":
+                chrooted.add(words[7].split()[0])
     overrides = {}
     for line in _postconf(directory, "-P").splitlines():
         name, _, value = line.partition("=")
         overrides[name.strip()] = value.strip()
-    return PostfixFacts(main, tuple(services), overrides)
+    return PostfixFacts(main, tuple(services), overrides, frozenset(chrooted))
 
 
 def _postconf(directory: str, *arguments: str) -> str:

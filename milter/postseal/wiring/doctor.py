@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -16,6 +18,7 @@ from postseal.core.checkup import Check, Health, openssl_check, postfix_checks
 from postseal.core.errors import PostsealError, Unavailable
 from postseal.sources.clock import SystemClock
 from postseal.sources.decisions import DecisionStore
+from postseal.sources.directory.folder import FolderDirectory
 from postseal.sources.evidence import EvidenceStore
 from postseal.sources.lookup_client import LookupClient
 from postseal.sources.machine import clock_is_synchronised, connects, may_write, read_postfix, user_name
@@ -36,6 +39,7 @@ def examine(config_path: str, postfix_directory: str) -> Iterator[Check]:
         ("clock", lambda: _clock(config)),
         ("directories", lambda: _directories(config)),
         ("anchors", lambda: _anchors(config)),
+        ("certificates", lambda: _certificates(config)),
         ("milter", lambda: _milter(config)),
         ("lookup", lambda: _lookup(config)),
         ("stores", lambda: _stores(config)),
@@ -44,10 +48,15 @@ def examine(config_path: str, postfix_directory: str) -> Iterator[Check]:
     for name, part in parts:
         try:
             yield from part()
+        except PermissionError as exc:
+            yield Check(name, Health.WARN, f"{exc.filename}: permission denied", _AS_ROOT)
         except PostsealError as exc:
             yield Check(name, Health.FAIL, str(exc))
         except Exception as exc:
             yield Check(name, Health.FAIL, f"could not be examined: {type(exc).__name__}: {exc}")
+
+
+_AS_ROOT = "run postseal doctor as root"
 
 
 def _clock(config: Config) -> Iterator[Check]:
@@ -110,13 +119,25 @@ def _anchors(config: Config) -> Iterator[Check]:
         yield Check("anchors", Health.WARN, problem, "replace or remove the file")
 
 
+def _certificates(config: Config) -> Iterator[Check]:
+    folder = FolderDirectory(config.certificates.directory, SystemClock())
+    folder.refresh()
+    found = len(folder)
+    text = f"{config.certificates.directory} has certificates for {found} addresses"
+    yield Check("certificates", Health.OK, text)
+    for problem in folder.problems():
+        yield Check("certificates", Health.WARN, problem, "replace or remove the file")
+
+
 def _milter(config: Config) -> Iterator[Check]:
     start = "systemctl start postseal-milter"
     place = config.milter.socket
     target = place.path if isinstance(place, UnixSocket) else (place.host, place.port)
     shown = str(place.path) if isinstance(place, UnixSocket) else f"{place.host}:{place.port}"
     cause = connects(target)
-    if cause:
+    if cause == os.strerror(errno.EACCES):
+        yield Check("milter", Health.WARN, f"{shown}: permission denied", _AS_ROOT)
+    elif cause:
         yield Check("milter", Health.FAIL, f"the milter doesn't listen on {shown}: {cause}", start)
     else:
         yield Check("milter", Health.OK, f"the milter listens on {shown}")

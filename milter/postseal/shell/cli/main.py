@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from postseal import __version__
-from postseal.core.errors import CannotCreate, PostsealError, Usage
+from postseal.core.errors import CannotCreate, NotPermitted, PostsealError, Usage
 
 DEFAULT_CONFIG = "/etc/postseal/postseal.toml"
 
@@ -79,6 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    except PermissionError as exc:
+        print(
+            f"postseal: {exc.filename or 'a file'}: permission denied; run this as root, or as a member of group postseal",
+            file=sys.stderr,
+        )
+        return NotPermitted.exit_code
     except Exception as exc:
         if os.environ.get("POSTSEAL_DEBUG"):
             raise
