@@ -355,6 +355,16 @@ def test_run_starts_both_and_restarts_what_dies(directory: Path) -> None:
     assert not any(alive(pid) for pid in (*first, *last))
 
 
+def test_services_don_t_outlive_a_killed_run(directory: Path) -> None:
+    """Nothing stays behind that would serve without anybody to restart it."""
+    with Daemon(directory, "run") as daemon:
+        children = daemon.children()
+        assert len(children) == 2
+        os.kill(daemon.pid, signal.SIGKILL)
+        wait_for(lambda: not any(alive(pid) for pid in children), "the end of both services")
+        daemon.kill()
+
+
 def test_run_ends_with_the_code_of_what_can_t_start(directory: Path) -> None:
     """Nothing is left running."""
     daemon = Daemon(directory, "run", policy=POLICY, settings={"milter": {"socket_group": "no-such-group"}})

@@ -7,6 +7,7 @@ that won't go away by itself (configuration, permission, socket in use) ends all
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -25,6 +26,15 @@ SERVICES = ("lookup", "milter")
 _BACKOFF = (0.2, 30.0)
 _LIVED = 10.0
 _KILL_AFTER = 10.0
+
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def _end_with_parent() -> None:
+    """prctl(2): in the child, before it becomes the service. If we are killed, no service stays behind without us."""
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 @dataclass(slots=True)
@@ -108,7 +118,9 @@ class Services:
         environment.pop("WATCHDOG_PID", None)
         command = [sys.executable, "-m", "postseal.shell.cli.main", service.name, "--config", self._config.path]
         # A process group of its own: Ctrl-C on a terminal is for us to pass on, in order.
-        service.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0)
+        service.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=_end_with_parent
+        )
         service.started = self._clock.monotonic()
         service.ready = False
 
