@@ -25,8 +25,11 @@ def test_permission_denied_names_the_file(scratch: Path) -> None:
     state.mkdir(mode=0o700)
     config = scratch / "postseal.toml"
     config.write_text(f'[general]\nstate_directory = "{state}"\n')
-    code = "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); " \
-        "from postseal.shell.cli.main import main; sys.exit(main())"  # fmt: skip
+    # All is imported before: the clone may be where nobody else can read.
+    code = (
+        "import os, sys; from postseal.shell.cli.main import build_parser, main; build_parser(); "
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534); sys.exit(main())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, "explain", "X", "--config", str(config)],
         capture_output=True, text=True, cwd="/", env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
