@@ -7,7 +7,7 @@ import pytest
 
 from postseal.core.address import parse_mailbox
 from postseal.core.assess import Assessed, Candidate, Finding, Origin
-from postseal.core.choice import is_usable, losers, ranked, why_not
+from postseal.core.choice import losers, ranked, why_not
 from postseal.core.path import Anchor, Path, PathFault
 from postseal.core.revocation import Status, Verdict
 from support.pki import DAY, NOW, Leaf, authority, usage
@@ -84,15 +84,15 @@ def test_usable_ones_come_first_and_losers_have_reasons() -> None:
     good = assessed(issued())
     bad = [assessed(issued(2), Origin.PIN, REVOKED), assessed(issued(3), fault="path.expired")]
     order = ranked([*bad, good], ALICE)
-    assert [is_usable(a) for a in order] == [True, False, False]
+    assert order[0] is good
     told = losers(order, ALICE)
     assert [reason.split(":")[0] for _, reason in told] == ["path.expired", "revoked"]
 
 
 def test_unknown_is_usable_here() -> None:
-    """Whether an unknown status is good enough is the policy's business."""
-    assert is_usable(assessed(issued(), Origin.FOLDER, UNKNOWN))
-    assert not is_usable(assessed(issued(), Origin.FOLDER, LISTED))
+    """Whether an unknown status is good enough is the policy's business; it comes before what can't be used."""
+    unknown, listed = assessed(issued(), Origin.FOLDER, UNKNOWN), assessed(issued(2), Origin.PIN, LISTED)
+    assert ranked([listed, unknown], ALICE) == (unknown, listed)
 
 
 def test_one_or_none() -> None:

@@ -20,12 +20,8 @@ from postseal.core.revocation import Status
 _ORIGINS = tuple(Origin)
 
 
-def is_usable(assessed: Assessed) -> bool:
-    """A path, nothing fatal, nothing revoked. Whether an UNKNOWN revocation status is good enough, policy decides."""
-    return _usability(assessed) == 0
-
-
 def _usability(assessed: Assessed) -> int:
+    """0 is usable. Whether an UNKNOWN revocation status is good enough, policy decides."""
     if any(verdict.forbids for verdict in assessed.verdicts):
         return 3
     if isinstance(assessed.path, PathFault):

@@ -40,11 +40,6 @@ def same_name(a: bytes, b: bytes) -> bool:
     return a == b or name_key(a) == name_key(b)
 
 
-def is_empty_name(der: bytes) -> bool:
-    """A Name without any RDN, as a certificate may have whose subject is in its subjectAltName (RFC 5280 §4.1.2.6)."""
-    return name_key(der) == ()
-
-
 def _rdn_key(cursor: Cursor) -> frozenset[tuple[bytes, object, object]]:
     """RFC 5280 §7.1: two RDNs match if they have the same number of attributes and each matches one of the other."""
     attributes = []
