@@ -334,6 +334,12 @@ def test_evidence_commands(site: Site, scratch: Path) -> None:
     line = run_postseal("evidence", "list", *config[:2]).stdout
     assert listed["name"][:16] in line
     assert line.rstrip().endswith(site.web.url("/ca.crl"))
+    done = run_postseal("evidence", "refresh", "http://nobody.test/x.crl", *config[:2])
+    assert (done.returncode, done.stdout) == (1, "no evidence named http://nobody.test/x.crl\n")
+    # What was forgotten is fetched again at the next message, not some minutes later.
+    assert run_postseal("evidence", "forget", listed["name"], *config).returncode == 0
+    site.ask(site.question(leaf))
+    assert site.verdict(site.question(leaf)).status is Status.GOOD
     # The CA revokes and publishes; the administrator doesn't wait.
     site.web.put("/ca.crl", site.crl(leaf, number=2))
     done = run_postseal("evidence", "refresh", site.web.url("/ca.crl"), *config)

@@ -225,6 +225,7 @@ def test_advice_names_what_was_probably_not_meant() -> None:
     for options, word in [
         ({"milter": {**good, "socket": "inet:8891@192.0.2.1"}}, "192.0.2.1"),
         ({"milter": {**good, "socket_mode": "0666"}}, "every user"),
+        ({"milter": {**good, "internal_domains": ["example.org", "corp.example"]}}, "names example.org"),
         ({"milter": {**good, "internal_networks": ["0.0.0.0/0"]}}, "whole Internet"),
         ({"milter": good, "revocation": {"weak_keys": True}}, "weak_keys"),
         ({"milter": good, "revocation": {"order": "ocsp-only"}}, "who writes to whom"),

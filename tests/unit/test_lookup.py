@@ -342,7 +342,6 @@ def test_prefetch_is_conditional(bench: Bench) -> None:
     assert bench.status(asked) == (Status.GOOD, "rev.crl")
     (entry,) = bench.store.entries()
     bench.store.forget([entry.name])
-    bench.clock.advance(timedelta(minutes=10))
     bench.ask(asked)
     assert dict(bench.web.asked[-1][2]) == {}
     assert any(isinstance(e, CrlEvidence) for e in bench.store.evidence(asked))

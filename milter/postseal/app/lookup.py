@@ -63,13 +63,14 @@ class Errand:
 
     @property
     def subject(self) -> str:
-        """The certificate that the answer is about; empty for a CRL, which is about many."""
-        return self.question.certificate.fingerprint if self.kind == "ocsp" and self.question else ""
+        """The certificate that the answer is about: of OCSP the one asked for, of a CRL its issuer's."""
+        asked = self.question.certificate if self.kind == "ocsp" and self.question else self.chain[0]
+        return asked.fingerprint
 
     @property
     def key(self) -> tuple[str, ...]:
         """CACHE-5: what is one flight. An OCSP URL gives another answer for each certificate."""
-        return (self.kind, self.url, self.chain[0].key_id, self.subject)
+        return (self.kind, self.url, self.chain[0].key_id, self.subject if self.kind == "ocsp" else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +250,13 @@ class Lookups:
             flight = self._flights.get(errand.key)
             if flight is not None:
                 return flight
-            if not force and self._fresh.get(errand.key, 0.0) > self._clock.monotonic():
-                return None
-        if not force and self._blocked(errand):
+            rests = not force and self._fresh.get(errand.key, 0.0) > self._clock.monotonic()
+        # What was fetched a moment ago rests, unless an administrator had it forgotten meanwhile.
+        if rests and self._store.url_state(errand.url).answered_at is None:
+            with self._lock:
+                self._fresh.pop(errand.key, None)
+            rests = False
+        if rests or (not force and self._blocked(errand)):
             return None
         with self._lock:
             flight = self._flights.get(errand.key)
@@ -338,9 +343,10 @@ class Lookups:
         issuer = errand.chain[0]
         # CRL-2: also when the key fits. A CA that was renamed keeps its key, and the CRL of one name isn't that of the other.
         if not same_name(crl.issuer, issuer.subject):
-            return self._failed(errand.url, "rev.wrong-issuer", "the CRL is another issuer's")
+            return self._failed(errand.url, "rev.wrong-issuer", "the CRL is another issuer's", about=errand.subject)
         if not signature_valid(crl, issuer.spki):
-            return self._failed(errand.url, "rev.bad-signature", "the CRL isn't signed by the issuer's key")
+            words = "the CRL isn't signed by the issuer's key"
+            return self._failed(errand.url, "rev.bad-signature", words, about=errand.subject)
         old = self._store.crl_of(issuer, crl.idp)
         worse = freshness.why_worse(old.crl if old is not None else None, crl, at, self._revocation.skew)
         if worse:

@@ -11,6 +11,9 @@ from postseal.core.policy import Seal, WithoutCertificate
 from postseal.core.revocation import Order
 from postseal.core.suite import Suite
 
+# RFC 2606 §3; the file that comes with postseal names one of them.
+_EXAMPLES = frozenset({"example.com", "example.net", "example.org"})
+
 
 def warnings(config: Config) -> tuple[str, ...]:
     """One sentence each; empty when there is nothing to say."""
@@ -21,6 +24,8 @@ def _mail(config: Config) -> Iterator[str]:
     milter = config.milter
     if not milter.internal_domains:
         yield "[milter] internal_domains is empty: no mail is outbound, so nothing will be sealed"
+    for domain in sorted(_EXAMPLES & {*milter.internal_domains}):
+        yield f"[milter] internal_domains names {domain}, which is nobody's: put your own mail domains there"
     if isinstance(milter.socket, InetSocket) and not _is_loopback(milter.socket.host):
         host = milter.socket.host
         yield f"[milter] socket is on {host}: whoever reaches it can use it; use a loopback address or a Unix socket"

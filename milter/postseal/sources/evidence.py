@@ -161,9 +161,7 @@ class EvidenceStore:
         if not names:
             return ()
         due = (e for e in self.entries() if e.name in names and e.url not in blocked)
-        return tuple(
-            e for e in due if e.certificate is None or t.failure_key(e.url, e.certificate.fingerprint) not in blocked
-        )
+        return tuple(e for e in due if t.failure_key(e.url, (e.certificate or e.issuer).fingerprint) not in blocked)
 
     def crl_of(self, issuer: Certificate, idp: bytes | None) -> CrlEvidence | None:
         """The CRL that is stored for this key and scope, if it can be read."""

@@ -190,7 +190,8 @@ def answered(connection: Connection, address: str, at: datetime, etag: str, last
 
 
 def failure_key(address: str, about: str) -> str:
-    """The key of a failure. What a responder says about one certificate doesn't stand against the others it serves.
+    """The key of a failure. What a responder says about one certificate doesn't stand against the others it serves, nor what
+    is wrong with a CRL as that of one issuer against other issuers behind the same URL.
 
     ``about`` is a fingerprint or empty. A URL has no space in it.
     """
@@ -260,7 +261,8 @@ def scope(authority: Certificate, idp: bytes | None) -> ColumnElement[bool]:
 
 def rows_for(connection: Connection, question: Question) -> tuple[list[Row[Any]], list[Row[Any]], list[Row[Any]]]:
     """What may answer a question: rows of crl (newest first), ocsp and failure."""
-    own = (failure_key(address, question.certificate.fingerprint) for address in question.ocsp_urls)
+    own = [failure_key(address, question.certificate.fingerprint) for address in question.ocsp_urls]
+    own += [failure_key(address, question.issuer.fingerprint) for address in question.crl_urls]
     urls = (*question.crl_urls, *question.ocsp_urls, *own)
     mine = select(alias.c.idp).where(alias.c.issuer_key == question.issuer.key_id, alias.c.url.in_(question.crl_urls))
     # CACHE-8: of a partitioned CRL only the parts that the certificate's URLs lead to, and what was imported.

@@ -133,7 +133,7 @@ class Guard:
             return "the URL's host is not a host name"
         port = _DEFAULT_PORTS[parts.scheme] if port is None else port
         if port not in self._ports:
-            return f"port {port} is not allowed"
+            return f"port {port} is not allowed (ports in [lookup] can admit it)"
         return parts.scheme, host, port
 
     def refusal(self, text: str) -> str:

@@ -50,9 +50,10 @@ class LookupClient:
             return self._exchange(wire.encode_refresh(names, budget), self._clock.monotonic() + budget)
         except FileNotFoundError as exc:
             raise Unavailable(f"postseal lookup isn't running: no socket {self._path}") from exc
-        except (OSError, BadData) as exc:
-            cause = getattr(exc, "strerror", None) or str(exc)
-            raise Unavailable(f"postseal lookup doesn't answer on {self._path}: {cause}") from exc
+        except BadData as exc:
+            raise Unavailable(f"postseal lookup: {exc}") from exc
+        except OSError as exc:
+            raise Unavailable(f"postseal lookup doesn't answer on {self._path}: {exc.strerror or exc}") from exc
 
     def _ask(self, questions: tuple[Question, ...], deadline: float) -> None:
         try:

@@ -190,4 +190,6 @@ def cause(exc: BaseException) -> str:
     inner = getattr(exc, "orig", None) or exc
     if isinstance(exc, OperationalError | sqlite3.OperationalError) and "unable to open" in str(inner):
         return "can't be opened (it doesn't exist, or permission is denied)"
+    if "readonly database" in str(inner):
+        return "permission denied; run this as root"
     return (getattr(inner, "strerror", None) or str(inner)).splitlines()[0]

@@ -109,7 +109,7 @@ def _anchors(config: Config) -> Iterator[Check]:
     trust = FolderTrust(config.certificates.anchors, config.certificates.intermediates, SystemClock())
     found = trust.anchors()
     if found:
-        yield Check("anchors", Health.OK, f"{len(found)} root certificates are trusted")
+        yield Check("anchors", Health.OK, f"trusted root certificates: {len(found)}")
     else:
         text = f"{config.certificates.anchors} holds no root certificate, so no recipient's certificate is trusted"
         yield Check(
@@ -123,7 +123,7 @@ def _certificates(config: Config) -> Iterator[Check]:
     folder = FolderDirectory(config.certificates.directory, SystemClock())
     folder.refresh()
     found = len(folder)
-    text = f"{config.certificates.directory} has certificates for {found} addresses"
+    text = f"addresses with a certificate in {config.certificates.directory}: {found}"
     yield Check("certificates", Health.OK, text)
     for problem in folder.problems():
         yield Check("certificates", Health.WARN, problem, "replace or remove the file")

@@ -74,8 +74,12 @@ def run_refresh(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     store = _store(args, readonly=True)
     names = list(args.names)
-    if names and store is not None:
-        names = [e.name for e in _choose(store.entries(), names)] or names
+    if names:
+        found = _choose(store.entries(), names) if store is not None else []
+        if not found:
+            _say(args, {"results": []}, f"no evidence named {' '.join(map(_shown, names))}")
+            return 1
+        names = [e.name for e in found]
     results = LookupClient(config.lookup_socket).refresh(names, args.timeout)["results"]
     lines = [f"{_shown(r['url'])}: {_shown(r['detail']) if r['reason'] else 'fetched'}" for r in results]
     _say(args, {"results": results}, "\n".join(lines) or "nothing to fetch")
