@@ -67,8 +67,9 @@ class PrivateSendmail:
         mc = _MC.format(directory=self.directory, port=self.port, sink=sink, snippet=snippet)
         (self.directory / "sendmail.mc").write_text(mc)
         macros = UNPACKED / "usr/share/sendmail/cf"
-        command = ["m4", f"-D_CF_DIR_={macros}/", str(macros / "m4/cf.m4"), str(self.directory / "sendmail.mc")]
-        made = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        # Relative, because the macros hand the path to a shell without quotes, and a clone's may have a space.
+        command = ["m4", "-D_CF_DIR_=./", "m4/cf.m4", str(self.directory / "sendmail.mc")]
+        made = subprocess.run(command, cwd=macros, capture_output=True, text=True, timeout=60)
         assert made.returncode == 0, made.stderr
         assert not made.stderr, made.stderr
         cf = re.sub(r"(?m)^O RunAsUser=.*\n", "", made.stdout).replace("/etc/mail/", f"{self.directory}/")
