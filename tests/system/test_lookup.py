@@ -415,10 +415,10 @@ def test_full_disk_answers_without_storing(site: Site, scratch: Path) -> None:
     small = scratch / "state"
     command = (
         f"mount -t tmpfs -o size=256k none {small} && head -c 100k /dev/zero > {small}/filler;"
-        f"exec {sys.executable} -m postseal.shell.cli.main lookup --config {site.daemon.config_file}"
+        f'exec "$0" -m postseal.shell.cli.main lookup --config {site.daemon.config_file}'
     )
     with open(scratch / "full.log", "wb") as log:
-        process = subprocess.Popen(["unshare", "--mount", "sh", "-c", command], stderr=log)
+        process = subprocess.Popen(["unshare", "--mount", "sh", "-c", command, sys.executable], stderr=log)
     try:
         wait_for((site.daemon.run / "lookup.sock").exists, "the socket")
         assert site.ask(site.question(leaf)) < 3

@@ -513,9 +513,9 @@ except Unavailable as exc:
     print(exc)
 print([e.crl.number for e in store.evidence(question)], len(os.listdir({str(mount)!r} + "/evidence/crl")))
 """
-    mounted = f'mount -t tmpfs -o size=1m none {mount} && exec {sys.executable} -c "$SCRIPT"'
+    mounted = f'mount -t tmpfs -o size=1m none {mount} && exec "$0" -c "$SCRIPT"'
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", mounted],
+        ["unshare", "--mount", "sh", "-c", mounted, sys.executable],
         env={**os.environ, "SCRIPT": script},
         capture_output=True,
         text=True,
