@@ -124,3 +124,11 @@ def test_rules_are_obeyed_and_tested_where_the_table_says(name: str) -> None:
     for test in rule.tests:
         assert test in _tests(), f"{name}: there is no {test}"
         assert name in _tests()[test], f"{test} doesn't name {name}"
+
+
+def test_every_trap_of_mtas_that_is_named_is_explained() -> None:
+    """docs/mta.md: the P numbers of comments and tests."""
+    explained = set(re.findall(r"(?m)^\| (P\d+) \|", (ROOT / "docs" / "mta.md").read_text()))
+    files = [*(ROOT / "milter").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    named = {found for file in files for found in re.findall(r"\b(P\d{1,2})\b", file.read_text())}
+    assert named == explained

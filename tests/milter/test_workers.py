@@ -122,7 +122,7 @@ def test_a_stale_socket_is_replaced_a_live_one_is_not(directory: Path) -> None:
     ],
 )
 def test_a_wrong_start_is_one_sentence(directory: Path, settings: dict[str, Any], code: int, words: str) -> None:
-    """Exit code and sentence of design §7; nothing stays behind."""
+    """Its exit code and one sentence; nothing stays behind."""
     daemon = milter(directory, **settings)
     done = run_postseal("milter", "--config", str(daemon.config_file))
     lines = [line for line in done.stderr.splitlines() if line.startswith("postseal: ")]

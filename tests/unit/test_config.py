@@ -138,7 +138,7 @@ def test_every_option_can_be_set() -> None:
 
 
 def test_an_empty_file_is_valid_and_opportunistic() -> None:
-    """Design §6: sealed when possible, in clear without a certificate, unknown revocation status warns."""
+    """Sealed when possible, in clear without a certificate, unknown revocation status warns."""
     config = load_text("", "empty.toml")
     assert config.milter.socket == UnixSocket(Path("/run/postseal/milter.sock"))
     assert config.spool_directory == Path("/var/lib/postseal/spool")

@@ -1,4 +1,4 @@
-"""The decision table: facts in, plan out (facts §1.1; the RFCs leave this to local policy)."""
+"""The decision table: facts in, plan out (the RFCs leave this to local policy)."""
 
 from __future__ import annotations
 

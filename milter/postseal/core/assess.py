@@ -11,7 +11,7 @@ from postseal.core.revocation import Verdict
 
 
 class Origin(StrEnum):
-    """Where a candidate came from, most trusted first (facts §2.3 (3))."""
+    """Where a candidate came from, most trusted first."""
 
     PIN = "pin"
     FOLDER = "folder"

@@ -62,7 +62,7 @@ class OnNoneDeclared(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
-    """Knobs that apply to all rules (facts §1.1, the UNKNOWN rows)."""
+    """Knobs that apply to all rules: what an unknown status means."""
 
     on_suspicious: OnSuspicious = OnSuspicious.WARN
     on_none_declared: OnNoneDeclared = OnNoneDeclared.WARN
@@ -235,7 +235,7 @@ def _decide_one(
         return Decision(to, Action.REFUSE, "rcpt.bad-address", rule.name)
     if facts.directory_error:
         return Decision(to, Action.DEFER, "sys.directory-unavailable", rule.name, facts.directory_error)
-    # Facts §2.3: best first; policy takes the first that the rule accepts.
+    # Best first (core.choice); policy takes the first that the rule accepts.
     judged = [(a, _judge(a, rule, settings)) for a in ranked(facts.assessed, facts.mailbox)]
     for assessed, judgement in judged:
         if isinstance(judgement, _Usable):
@@ -304,7 +304,7 @@ def _judge(assessed: Assessed, rule: Rule, settings: PolicySettings) -> _Usable 
 
 
 def _unknown(who: str, verdict: Verdict, rule: Rule, settings: PolicySettings) -> _Usable | _Undecided | _Rejected:
-    """Facts §1.1, the rows of UNKNOWN."""
+    """What an unknown status comes to under this rule."""
     text = f"revocation status unknown: {verdict.detail or verdict.reason}"
     url = f" ({verdict.source})" if verdict.source and verdict.source not in text else ""
     text = f"{text}{url}; {who}"

@@ -1,4 +1,4 @@
-"""``postseal``: parse the command line, run one subcommand, turn errors into one sentence and an exit code (design §7)."""
+"""``postseal``: parse the command line, run one subcommand, turn errors into one sentence and an exit code."""
 
 from __future__ import annotations
 
