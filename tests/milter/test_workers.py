@@ -206,7 +206,7 @@ def test_workers_don_t_outlive_a_killed_supervisor(directory: Path) -> None:
     daemon.process.wait()  # type: ignore[union-attr]
     wait_for(lambda: not any(alive(pid) for pid in children), "the end of the workers", 10)
     daemon.start()
-    daemon.stop()
+    assert daemon.stop() == 0
 
 
 def alive(pid: int) -> bool:
