@@ -22,7 +22,8 @@ def _files(*tops: str) -> Iterator[Path]:
             made = any(
                 p in _LEFT_OUT or p.endswith(".egg-info") or (p.startswith(".") and p != ".ci") for p in parts[:-1]
             )
-            if path.is_file() and not made:
+            # In a second worktree .git is a file that names the first.
+            if path.is_file() and not made and path.name != ".git":
                 yield path
 
 

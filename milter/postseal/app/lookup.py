@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -21,16 +21,16 @@ from cachetools import LRUCache, TTLCache
 
 from postseal.app import freshness
 from postseal.app.lookup_ports import Entry, Http, Store
+from postseal.app.ocsp_flight import Landed, OcspFlights
 from postseal.app.ports import Clock, TrustStore
-from postseal.core import ocsp
 from postseal.core.certs import Certificate
 from postseal.core.crl import Crl, parse_crl, signature_valid
 from postseal.core.errors import BadData, PostsealError, Unavailable
-from postseal.core.evidence import CrlEvidence, NoAnswer, OcspEvidence, Question, question_for
+from postseal.core.evidence import CrlEvidence, NoAnswer, Question, question_for
 from postseal.core.names import same_name
 from postseal.core.path import PathFault, PathSettings, build_path
-from postseal.core.revocation import Order, RevocationSettings, Status, judge, still_needed
-from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
+from postseal.core.revocation import Order, RevocationSettings, still_needed
+from postseal.core.transfer import Fetched, FetchFailed, NotModified
 
 # THR-6: one message must not become many requests.
 REQUESTS_PER_ASK = 6
@@ -112,6 +112,7 @@ class Lookups:
         self._settings = settings
         self._warn = warn
         self._chance = chance
+        self._ocsp = OcspFlights(store, http, clock, revocation, settings.ocsp_max_size, chance)
         self._lock = threading.Lock()
         self._pruned: datetime | None = None
         self._flights: dict[tuple[str, ...], Future[Outcome]] = {}
@@ -358,44 +359,10 @@ class Lookups:
         return self._landed(errand, freshness.rest(crl.this_update, crl.next_update))
 
     def _fetch_ocsp(self, errand: Errand, question: Question, deadline: float) -> Outcome:
-        hash_name = self._store.url_state(errand.url).responder_hash
-        transfer = self._ask_responder(errand.url, question, hash_name, deadline)
-        # OCSP-1: an old responder may know SHA-1 only, and says so in one of several ways.
-        if hash_name == "sha256" and _asks_for_sha1(transfer):
-            second = self._ask_responder(errand.url, question, "sha1", deadline)
-            if isinstance(second, Fetched) and not _asks_for_sha1(second):
-                self._store.remember_hash(errand.url, "sha1")
-                transfer = second
-        if isinstance(transfer, FetchFailed):
-            return self._failed(errand.url, transfer.why, transfer.detail, transfer.retry_after, transfer.host_fault)
-        if isinstance(transfer, NotModified):
-            return self._failed(errand.url, "rev.http-status", "HTTP status 304 to a request without conditions")
-        at = self._clock.now()
-        only = replace(self._revocation, order=Order.OCSP_ONLY)
-        verdict = judge(question, (OcspEvidence(transfer.body, errand.url, at),), only, at)
-        own = "" if ocsp.about_responder(transfer.body) else question.certificate.fingerprint
-        if verdict.status is Status.UNKNOWN:
-            return self._failed(errand.url, verdict.reason, verdict.detail, about=own)
-        kept = [e for e in self._store.evidence(question) if isinstance(e, OcspEvidence)]
-        worse = freshness.why_worse_answer(judge(question, kept, only, at), verdict)
-        if worse:
-            return self._failed(errand.url, *worse, about=own)
-        this_update, next_update = verdict.this_update or at, verdict.next_update
-        refresh_at = freshness.refresh_at(this_update, next_update, transfer.max_age, at, self._chance, latest=0.75)
-        self._store.store_ocsp(
-            question, errand.chain, transfer.body, errand.url, at, refresh_at, verdict.this_update, next_update,
-            asked=errand.asked,
-        )  # fmt: skip
-        return self._landed(errand, freshness.rest(this_update, next_update))
-
-    def _ask_responder(self, url: str, question: Question, hash_name: str, deadline: float) -> Transfer:
-        # OCSP-14: GET when the URL stays short, so that caches between here and there can answer.
-        method, address, body = ocsp.http_request(url, ocsp.build_request(question, hash_name))
-        size = self._settings.ocsp_max_size
-        if method == "GET":
-            return self._http.get(address, max_size=size, deadline=deadline)
-        content_type = "application/ocsp-request"
-        return self._http.post(address, body, content_type=content_type, max_size=size, deadline=deadline)
+        done = self._ocsp.fetch(errand.url, question, errand.chain, deadline, asked=errand.asked)
+        if isinstance(done, Landed):
+            return self._landed(errand, done.rest)
+        return self._failed(errand.url, done.why, done.detail, done.retry_after, done.host_fault, about=done.about)
 
     def _landed(self, errand: Errand, rest: timedelta) -> Outcome:
         with self._lock:
@@ -445,10 +412,3 @@ def _outcome(url: str, flight: Future[Outcome] | None) -> Outcome:
             url, "rev.no-evidence", "not fetched: imported from a file, or its issuer isn't trusted any more"
         )
     return flight.result() if flight.done() else Outcome(url, "rev.timeout", "not done yet; it goes on")
-
-
-def _asks_for_sha1(transfer: Transfer) -> bool:
-    """Does the responder say so, or did it drop the connection?"""
-    if isinstance(transfer, FetchFailed):
-        return "closed the connection" in transfer.detail or "reset" in transfer.detail
-    return isinstance(transfer, Fetched) and ocsp.retry_with_sha1(transfer.body)

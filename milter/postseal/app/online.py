@@ -6,13 +6,13 @@ caIssuers), which the mail path never does (PRE-1). Addresses are vetted by the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Protocol
 
+from postseal.app.lookup_ports import Http
+from postseal.app.ocsp_flight import Habits, ask_responder
 from postseal.app.verify import Report, Request, verify
-from postseal.core import ocsp
 from postseal.core.certs import Certificate, load_certificates
 from postseal.core.crl import parse_crl
 from postseal.core.errors import BadData
@@ -23,16 +23,6 @@ from postseal.core.transfer import Fetched, Transfer
 
 MAX_ISSUERS = 4
 _MAX_CERTIFICATES = 64 * 1024
-
-
-class Http(Protocol):
-    """``sources.fetch.Fetcher``; deadlines are moments of the monotonic clock."""
-
-    def get(
-        self, url: str, *, max_size: int, deadline: float, headers: Mapping[str, str] | None = None
-    ) -> Transfer: ...
-
-    def post(self, url: str, body: bytes, *, content_type: str, max_size: int, deadline: float) -> Transfer: ...
 
 
 @dataclass
@@ -106,25 +96,12 @@ class Online:
             return NoAnswer(url, "rev.malformed", str(exc), self.at)
 
     def _ocsp(self, url: str, question: Question) -> Evidence:
-        # OCSP-1: SHA-256 first; a responder that doesn't know it is asked once more with SHA-1.
-        answer = self._ask(url, question, "sha256")
-        if isinstance(answer, Fetched) and ocsp.retry_with_sha1(answer.body):
-            answer = self._ask(url, question, "sha1")
+        answer, _ = ask_responder(
+            self.http, url, question, Habits(), max_size=self.ocsp_max_size, deadline=self._deadline()
+        )
         if not isinstance(answer, Fetched):
             return self._no_answer(url, answer)
         return OcspEvidence(answer.body, url, self.at)
-
-    def _ask(self, url: str, question: Question, hash_name: str) -> Transfer:
-        method, target, body = ocsp.http_request(url, ocsp.build_request(question, hash_name))
-        if method == "GET":
-            return self.http.get(target, max_size=self.ocsp_max_size, deadline=self._deadline())
-        return self.http.post(
-            target,
-            body,
-            content_type="application/ocsp-request",
-            max_size=self.ocsp_max_size,
-            deadline=self._deadline(),
-        )
 
     def _no_answer(self, url: str, answer: Transfer) -> NoAnswer:
         why, detail = getattr(answer, "why", "rev.http-status"), getattr(answer, "detail", "unexpected status 304")
