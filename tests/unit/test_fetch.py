@@ -16,8 +16,9 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from postseal.core.errors import BadData
 from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
-from postseal.sources.fetch import Fetcher
+from postseal.sources.fetch import Fetcher, Sink
 from postseal.sources.guard import Guard
 from support.pki import DAY, authority
 
@@ -184,6 +185,75 @@ def test_what_is_too_large_is_not_read(serve: Callable[..., RawServer]) -> None:
     assert isinstance(outcome, FetchFailed)
     assert outcome.why == "rev.too-large"
     assert elapsed < 2
+
+
+def get_to(server: RawServer, sink: Sink, *, max_size: int = 100_000_000, budget: float = BUDGET, more: float = 0.0,
+           ) -> Transfer:  # fmt: skip
+    started = time.monotonic()
+    return fetcher(server).get_to(
+        f"http://127.0.0.1:{server.port}/x", sink, max_size=max_size, deadline=started + budget, until=started + more
+    )
+
+
+def test_sink_gets_the_body_in_pieces(serve: Callable[..., RawServer]) -> None:
+    """A large body goes to the sink, and none of it is kept in memory."""
+    body = bytes(range(256)) * 20_000
+    server = serve(answer(f'HTTP/1.1 200 OK\nETag: "v"\nContent-Length: {len(body)}', body))
+    pieces: list[bytes] = []
+    assert get_to(server, pieces.append) == Fetched(f"http://127.0.0.1:{server.port}/x", b"", '"v"', streamed=len(body))
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) <= 64 * 1024
+
+
+@pytest.mark.parametrize("name", ["endless body", "one huge chunk", "body shorter than declared", "resets in the body"])
+def test_t16_sink_and_hostile_server(name: str, serve: Callable[..., RawServer]) -> None:
+    """THR-4, T-16: the sink never gets more than the limit, and a body that isn't complete is a failure."""
+    behaviour, why = HOSTILE[name]
+    pieces: list[bytes] = []
+    outcome = get_to(serve(behaviour), pieces.append, max_size=300_000, budget=5)
+    assert isinstance(outcome, FetchFailed)
+    assert outcome.why == why
+    assert sum(map(len, pieces)) <= 300_000
+
+
+@pytest.mark.parametrize(
+    ("raised", "why", "detail"),
+    [
+        (OSError(28, "No space left on device"), "rev.store-unavailable", "can't be stored: No space left on device"),
+        (BadData("not a CRL"), "rev.malformed", "not a CRL"),
+    ],
+)
+def test_sink_that_refuses(raised: Exception, why: str, detail: str, serve: Callable[..., RawServer]) -> None:
+    """A full disk isn't the server's fault, and what the sink recognises as rubbish isn't read to its end."""
+
+    def sink(_: bytes) -> None:
+        raise raised
+
+    outcome = get_to(serve(endless(b"HTTP/1.1 200 OK\r\n\r\n", b"z" * 10_000)), sink, budget=5)
+    assert isinstance(outcome, FetchFailed)
+    assert (outcome.why, outcome.host_fault) == (why, False)
+    assert detail in outcome.detail
+
+
+def slowly(part: bytes, times: int) -> Behaviour:
+    def behave(channel: socket.socket, _: bytes) -> None:
+        channel.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(part) * times}\r\n\r\n".encode())
+        for _ in range(times):
+            channel.sendall(part)
+            time.sleep(0.1)
+
+    return behave
+
+
+def test_long_download_goes_on_while_it_is_fast_enough(serve: Callable[..., RawServer]) -> None:
+    """THR-5: more time than the deadline gives is for bodies that keep coming at the least rate."""
+    taken: list[bytes] = []
+    outcome = get_to(serve(slowly(bytes(200_000), 8)), taken.append, budget=0.4, more=20)
+    assert isinstance(outcome, Fetched), outcome
+    assert outcome.streamed == 1_600_000
+    too_slow = get_to(serve(slowly(bytes(100), 8)), taken.append, budget=0.4, more=20)
+    assert isinstance(too_slow, FetchFailed)
+    assert too_slow.why == "rev.timeout"
 
 
 def test_length_that_is_too_short_gives_a_short_body(serve: Callable[..., RawServer]) -> None:

@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A complete answer with status 200. ``max_age`` is what Cache-Control or Expires say, in seconds; None if nothing."""
+    """A complete answer with status 200. ``max_age`` is what Cache-Control or Expires say, in seconds; None if nothing.
+
+    ``streamed`` is the number of octets that went to the caller's sink; ``body`` is empty then.
+    """
 
     url: str
     body: bytes = field(repr=False)
     etag: str = ""
     last_modified: str = ""
     max_age: float | None = None
+    streamed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -23,13 +24,17 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from postseal.core.errors import BadData
 from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
 from postseal.sources.clock import SystemClock
 from postseal.sources.guard import Guard, Target
 
 _CHUNK = 64 * 1024
 _MAX_RETRY_AFTER = 24 * 3600.0
+# THR-5: octets a second that a long download must bring to be given more time.
+MIN_RATE = 64 * 1024
 _HEADER = re.compile(r"[ -~]{0,1024}\Z")
+Sink = Callable[[bytes], object]
 
 
 class _Exchange(threading.local):
@@ -146,6 +151,24 @@ class _Adapter(HTTPAdapter):
         """requests would load its own bundle of CAs into our context; the context is complete as it is."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One request and what becomes of its body: ``sink`` takes it piece by piece, at the latest until ``until``."""
+
+    method: str
+    url: str
+    max_size: int
+    deadline: float
+    headers: Mapping[str, str]
+    body: bytes | None = None
+    sink: Sink | None = None
+    until: float = 0.0
+
+
+class _SinkError(Exception):
+    """What a sink raised; not to be taken for a fault of the network."""
+
+
 class Fetcher:
     """Makes exchanges; safe to use from several threads. ``tls`` replaces the system's trust (for an internal CA)."""
 
@@ -166,32 +189,39 @@ class Fetcher:
 
     def get(self, url: str, *, max_size: int, deadline: float, headers: Mapping[str, str] | None = None) -> Transfer:
         """GET ``url``. ``deadline`` is a point of the monotonic clock; ``headers`` may make the request conditional."""
-        return self._run("GET", url, None, max_size, deadline, dict(headers or {}))
+        return self._run(_Request("GET", url, max_size, deadline, headers or {}))
+
+    def get_to(
+        self, url: str, sink: Sink, *, max_size: int, deadline: float, until: float = 0.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> Transfer:  # fmt: skip
+        """GET ``url`` and give its body to ``sink`` in pieces, for what is too large to be held in memory.
+
+        Name, connection and head of the answer are due at ``deadline``. A body that comes at MIN_RATE or faster may go on
+        until ``until``. The sink may have got pieces when the outcome is a failure. It may refuse the rest by raising
+        BadData (the failure is ``rev.malformed``) or OSError (``rev.store-unavailable``).
+        """
+        return self._run(_Request("GET", url, max_size, deadline, headers or {}, sink=sink, until=until))
 
     def post(self, url: str, body: bytes, *, content_type: str, max_size: int, deadline: float) -> Transfer:
         """POST ``body`` to ``url``."""
-        return self._run("POST", url, body, max_size, deadline, {"Content-Type": content_type})
+        return self._run(_Request("POST", url, max_size, deadline, {"Content-Type": content_type}, body))
 
-    def _run(
-        self, method: str, url: str, body: bytes | None, max_size: int, deadline: float, headers: dict[str, str]
-    ) -> Transfer:
-        target = self._guard.vet(url, deadline - self._monotonic())
+    def _run(self, request: _Request) -> Transfer:
+        target = self._guard.vet(request.url, request.deadline - self._monotonic())
         if isinstance(target, FetchFailed):
             return target
-        _exchange.deadline, _exchange.monotonic, _exchange.target = deadline, self._monotonic, target
+        _exchange.deadline, _exchange.monotonic, _exchange.target = request.deadline, self._monotonic, target
         try:
             with requests.Session() as session:
-                return self._exchange(session, method, target, body, max_size, headers)
+                return self._exchange(session, target, request)
         except Exception as exc:
             # RPL-3: whatever a hostile server provokes in the libraries below is a failed fetch.
-            return _failure(url, exc)
+            return _failure(request.url, exc)
         finally:
             _exchange.target = None
 
-    def _exchange(
-        self, session: requests.Session, method: str, target: Target, body: bytes | None, max_size: int,
-        headers: dict[str, str],
-    ) -> Transfer:  # fmt: skip
+    def _exchange(self, session: requests.Session, target: Target, request: _Request) -> Transfer:
         # THR-1: no proxy, .netrc or CA bundle from the environment, no cookies kept, no credentials.
         session.trust_env = False
         session.mount(f"{target.scheme}://", _Adapter(self._shared_tls() if target.scheme == "https" else None))
@@ -201,16 +231,16 @@ class Fetcher:
             {"User-Agent": self._user_agent, "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
         )
         response = session.request(
-            method, target.url, data=body, headers=headers, stream=True, allow_redirects=False,
-            timeout=_exchange.left(),
+            request.method, target.url, data=request.body, headers=dict(request.headers), stream=True,
+            allow_redirects=False, timeout=_exchange.left(),
         )  # fmt: skip
         with response:
-            refused = _refused(target.url, response, max_size)
+            refused = _refused(target.url, response, request.max_size)
             if refused is not None:
                 return refused
             if response.status_code == 304:
                 return NotModified(target.url, _max_age(response.headers))
-            return _read(target.url, response, max_size)
+            return _read(response, request)
 
     def _shared_tls(self) -> ssl.SSLContext:
         # Measured: a context with the system's CAs takes 39 ms and 812 KB to make.
@@ -239,18 +269,38 @@ def _refused(url: str, response: requests.Response, max_size: int) -> FetchFaile
     return None
 
 
-def _read(url: str, response: requests.Response, max_size: int) -> Transfer:
+def _read(response: requests.Response, request: _Request) -> Transfer:
     received = bytearray()
+    sink = received.extend if request.sink is None else _guarded(request.sink)
+    started, count = _exchange.monotonic(), 0
     for chunk in response.raw.stream(_CHUNK, decode_content=False):
-        received += chunk
-        if len(received) > max_size:
-            return FetchFailed(url, "rev.too-large", f"the answer has more than {max_size} bytes")
+        count += len(chunk)
+        if count > request.max_size:
+            return FetchFailed(request.url, "rev.too-large", f"the answer has more than {request.max_size} bytes")
+        sink(chunk)
+        # A body that keeps coming earns its time: as much as it would have taken at the slowest rate.
+        _exchange.deadline = max(request.deadline, min(request.until, started + count / MIN_RATE))
     headers = response.headers
-    return Fetched(url, bytes(received), _kept(headers, "ETag"), _kept(headers, "Last-Modified"), _max_age(headers))
+    return Fetched(
+        request.url, bytes(received), _kept(headers, "ETag"), _kept(headers, "Last-Modified"), _max_age(headers),
+        None if request.sink is None else count,
+    )  # fmt: skip
+
+
+def _guarded(sink: Sink) -> Sink:
+    def guarded(chunk: bytes) -> None:
+        try:
+            sink(chunk)
+        except Exception as exc:
+            raise _SinkError from exc
+
+    return guarded
 
 
 def _failure(url: str, exc: BaseException) -> FetchFailed:
     """The reason behind what requests raised: its exceptions wrap those of urllib3, which wrap those of the socket."""
+    if isinstance(exc, _SinkError):
+        return _sink_failure(url, exc.__cause__)
     causes = list(_causes(exc))
     for cause in causes:
         if isinstance(cause, TimeoutError | urllib3.exceptions.TimeoutError):
@@ -273,6 +323,12 @@ def _failure(url: str, exc: BaseException) -> FetchFailed:
         # CRL-30: what is cut short is no answer.
         return FetchFailed(url, "rev.malformed", "the answer is incomplete")
     return FetchFailed(url, "rev.malformed", f"not a proper HTTP answer ({type(causes[-1]).__name__})")
+
+
+def _sink_failure(url: str, cause: BaseException | None) -> FetchFailed:
+    if isinstance(cause, OSError):
+        return FetchFailed(url, "rev.store-unavailable", f"the answer can't be stored: {cause.strerror or cause}")
+    return FetchFailed(url, "rev.malformed", str(cause) if isinstance(cause, BadData) else type(cause).__name__)
 
 
 def _causes(exc: BaseException) -> list[BaseException]:
