@@ -30,7 +30,6 @@ NOT_YET = {
     "4.14.4": "the certificate's point has a relative name",
     "4.14.5": "the CRL's point has a relative name",
     "4.14.7": "the CRL's point has a relative name",
-    "4.14.22": "indirect CRL",
     "4.14.24": "indirect CRL",
     "4.14.25": "indirect CRL",
     "4.14.28": "cRLIssuer",

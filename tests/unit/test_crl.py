@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import tracemalloc
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from support.evidence import (
     certificate_issuer,
     crl,
     entry,
+    full_name,
     generalized,
     integer,
     invalidity,
@@ -30,6 +32,7 @@ from support.evidence import (
     reason,
     scope,
     seq,
+    uri,
     utc,
 )
 from support.pki import DAY, HOUR, NOW, authority, key
@@ -76,9 +79,13 @@ def test_agrees_with_another_reader_on_all_crls_of_pkits() -> None:
         ours, theirs = parse_crl(file.read_bytes()), x509.load_der_x509_crl(file.read_bytes())
         assert (ours.this_update, ours.next_update) == (theirs.last_update_utc, theirs.next_update_utc), file.name
         assert ours.entry_count == len(theirs), file.name
+        issuer = None
         for revoked in theirs:
             serial = revoked.serial_number
-            found = ours.find(serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True))
+            with suppress(x509.ExtensionNotFound):
+                named = revoked.extensions.get_extension_for_class(x509.CertificateIssuer).value
+                issuer = next(iter(named)).value.public_bytes()
+            found = ours.find(serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True), issuer)
             assert found is not None, file.name
             assert found.revoked_at == revoked.revocation_date_utc, file.name
 
@@ -242,9 +249,39 @@ def test_entries_of_other_issuers_are_told_apart() -> None:
     entries = [entry(5), entry(6, certificate_issuer(name_of(OTHER))), entry(7)]
     parsed = parse_crl(crl(CA, entries, extensions=[scope(indirect=True)]))
     assert parsed.indirect
-    found = [parsed.find(bytes((serial,))) for serial in (5, 6, 7)]
-    assert [f.ours for f in found if f] == [True, False, False]
+    assert parsed.carries_others
+    own, others = name_of(CA), name_of(OTHER)
+    for issuer, theirs in ((None, {5}), (own, {5}), (others, {6, 7})):
+        assert {s for s in (5, 6, 7) if parsed.find(bytes((s,)), issuer)} == theirs
     assert not parse_crl(PLAIN).indirect
+    assert not parse_crl(PLAIN).carries_others
+    assert parse_crl(PLAIN).find(b"\x05", others) is None
+
+
+def test_t19_the_same_number_of_two_issuers() -> None:
+    """CRL-15, T-19: each issuer has its own entry of a number, also when the CRL goes back and forth between issuers."""
+    third = name_of(authority("Third", kind="p256"))
+    entries = [
+        entry(5, reason(1)),
+        entry(5, reason(3), certificate_issuer(name_of(OTHER))),
+        entry(5, reason(4), certificate_issuer(third)),
+        entry(6, certificate_issuer(name_of(OTHER))),
+        entry(7, certificate_issuer(name_of(CA))),
+    ]
+    parsed = parse_crl(crl(CA, entries, extensions=[scope(indirect=True)]))
+    found = [parsed.find(b"\x05", issuer) for issuer in (None, name_of(OTHER), third)]
+    assert [f.reason for f in found if f] == ["keyCompromise", "affiliationChanged", "superseded"]
+    assert parsed.find(b"\x06", third) is None
+    assert parsed.find(b"\x06", name_of(OTHER)) is not None
+    assert parsed.find(b"\x07") is not None
+
+
+def test_pointers_to_deltas_are_kept() -> None:
+    """CRL-18: freshestCRL is read like distribution points; one that can't be read doesn't spoil the CRL."""
+    point = seq(node(0xA0, full_name(uri("http://crl.example.test/delta.crl"))))
+    parsed = parse_crl(crl(CA, extensions=[number(1), ("2.5.29.46", False, seq(point))]))
+    assert [p.name.text() for p in parsed.freshest if p.name] == ["http://crl.example.test/delta.crl"]
+    assert parse_crl(crl(CA, extensions=[("2.5.29.46", False, b"\x05\x00")])).freshest == ()
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
-from postseal.core.evidence import MAX_CRL_URLS, MAX_OCSP_URLS, Question, question_for
-from support.pki import authority
+from postseal.core.crl import parse_crl
+from postseal.core.evidence import MAX_CRL_URLS, MAX_OCSP_URLS, CrlEvidence, Question, delta_urls, question_for
+from support.evidence import crl, full_name, node, number, seq, uri
+from support.pki import NOW, authority
 
 ROOT = authority("Root")
 URL = x509.UniformResourceIdentifier
@@ -64,7 +66,8 @@ def test_alternatives_of_one_point_are_all_tried() -> None:
     assert len(found.skipped) == 1
 
 
-def test_points_of_another_issuer_and_relative_names_are_skipped() -> None:
+def test_points_of_another_issuer_are_asked_and_relative_names_are_skipped() -> None:
+    """CRL-2, CRL-12: who else may sign is part of the question; a name in a directory can't be fetched from."""
     issuer = [x509.DirectoryName(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "CRL issuer")]))]
     relative = x509.RelativeDistinguishedName([x509.NameAttribute(x509.NameOID.COMMON_NAME, "crl1")])
     found = ask(
@@ -76,8 +79,20 @@ def test_points_of_another_issuer_and_relative_names_are_skipped() -> None:
             ]
         )
     )
-    assert found.crl_urls == ()
-    assert len(found.skipped) == 3
+    assert found.crl_urls == ("http://i.test/1",)
+    assert found.crl_issuers == (issuer[0].value.public_bytes(),)
+    assert len(found.skipped) == 2
+
+
+def test_where_deltas_are() -> None:
+    """CRL-18: freshestCRL of the certificate."""
+    found = ask(x509.FreshestCRL([x509.DistributionPoint([URL("http://d.test/1")], None, None, None)]))
+    assert (found.crl_urls, found.delta_urls) == ((), ("http://d.test/1",))
+    assert delta_urls(found, ()) == ()
+    point = seq(node(0xA0, full_name(uri("http://d.test/2"), uri("ldap://d.test/3"))))
+    base = crl(ROOT, extensions=[number(1), ("2.5.29.46", False, seq(point))])
+    evidence = CrlEvidence(parse_crl(base), "http://a.test/", NOW)
+    assert delta_urls(found, (evidence,)) == ("http://d.test/1", "http://d.test/2")
 
 
 def test_there_are_limits() -> None:

@@ -301,10 +301,9 @@ def test_partial_reasons_of_the_certificate() -> None:
         ([CRITICAL_UNKNOWN], [], f"unknown critical extension {UNKNOWN_OID}"),
         ([number(1)], [entry(77, CRITICAL_UNKNOWN)], f"an entry has the unknown critical extension {UNKNOWN_OID}"),
         ([delta_of(1), number(2)], [], "delta CRL"),
-        ([scope(indirect=True)], [], "indirect CRL"),
         ([number(1)], [entry(77, certificate_issuer(name_of(OTHER)))], "indirect CRL"),
     ],
-    ids=["critical", "critical-entry", "delta", "indirect", "certificate-issuer"],
+    ids=["critical", "critical-entry", "delta", "certificate-issuer"],
 )
 def test_what_is_not_supported_is_never_good(extensions: Any, entries: list[bytes], words: str) -> None:
     """CRL-13, CRL-14, CRL-15, CRL-17, T-20: UNKNOWN without our serial; with it GOOD is ruled out, whatever else there is."""
@@ -318,12 +317,22 @@ def test_what_is_not_supported_is_never_good(extensions: Any, entries: list[byte
         assert "it lists the certificate, but" in verdict.detail
 
 
-def test_indirect_entries_of_unclear_issuers() -> None:
-    """CRL-15: our serial behind a certificateIssuer may be another CA's: neither revoked nor GOOD."""
-    der = crl(CA, [entry(7, certificate_issuer(name_of(OTHER))), entry(ALICE)], extensions=[scope(indirect=True)])
-    verdict = ask(der, crl(CA))
-    assert (verdict.status, verdict.reason, verdict.forbids) == (Status.UNKNOWN, "rev.unsupported", False)
-    assert "perhaps of another issuer" in verdict.detail
+def test_t19_an_indirect_crl_of_the_issuer_itself() -> None:
+    """CRL-15, T-19: number and issuer must match; our number behind another issuer's name is another certificate."""
+    indirect = [number(1), scope(indirect=True)]
+    other = entry(7, certificate_issuer(name_of(OTHER)))
+    assert ask(crl(CA, [other, entry(ALICE)], extensions=indirect)).status is Status.GOOD
+    assert ask(crl(CA, [entry(ALICE), other], extensions=indirect)).status is Status.REVOKED
+    back = entry(8, certificate_issuer(name_of(CA)))
+    assert ask(crl(CA, [other, back, entry(ALICE)], extensions=indirect)).status is Status.REVOKED
+
+
+def test_t19_the_issuer_of_an_entry_must_be_critical() -> None:
+    """CRL-15: who may overlook whose entry it is, takes one certificate for another; such a CRL makes nothing GOOD."""
+    loose = ("2.5.29.29", False, certificate_issuer(name_of(OTHER))[2])
+    verdict = ask(crl(CA, [entry(7, loose)], extensions=[number(1), scope(indirect=True)]))
+    assert (verdict.status, verdict.reason) == (Status.UNKNOWN, "rev.unsupported")
+    assert "isn't critical" in verdict.detail
 
 
 def test_remove_from_crl() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Generic, TypeVar
@@ -21,10 +21,11 @@ from postseal.core.address import Mailbox
 from postseal.core.assess import Assessed, Candidate
 from postseal.core.certs import Certificate
 from postseal.core.errors import Unavailable
-from postseal.core.evidence import Evidence, NoAnswer, Question, question_for
+from postseal.core.evidence import Evidence, NoAnswer, Question
 from postseal.core.fitness import fitness
-from postseal.core.path import Path, PathFault, PathSettings, build_path
-from postseal.core.revocation import RevocationSettings, Status, Verdict, judge, recheck_at, still_needed
+from postseal.core.judgement import JudgementSettings, judge_paths, possible_paths
+from postseal.core.path import Path, PathFault, PathSettings
+from postseal.core.revocation import RevocationSettings, recheck_at
 
 # CACHE-11: a verdict is reused for at most this long, so that a revocation is seen soon even if nothing else changes.
 _REUSE = timedelta(minutes=10)
@@ -80,7 +81,7 @@ class Assessor:
         self._revocation = revocation_settings
         self._lock = Lock()
         self._kept: LRUCache[tuple[str, ...], _Kept[Assessment]] = LRUCache(maxsize=20_000)
-        self._paths: LRUCache[tuple[str, ...], _Kept[Path | PathFault]] = LRUCache(maxsize=20_000)
+        self._paths: LRUCache[tuple[str, ...], _Kept[tuple[Path, ...] | PathFault]] = LRUCache(maxsize=20_000)
 
     def assess(self, mailbox: Mailbox, at: datetime) -> Assessment:
         """Judge every candidate certificate of ``mailbox`` at ``at``. Never raises for a store that can't be read."""
@@ -123,34 +124,26 @@ class Assessor:
 
     def _judge_one(
         self, candidate: Candidate, mailbox: Mailbox, at: datetime
-    ) -> tuple[Assessed, list[Question], datetime]:
+    ) -> tuple[Assessed, tuple[Question, ...], datetime]:
         findings = fitness(candidate.certificate, mailbox, at, weak_keys=self._path_settings.weak_keys)
-        path, until = self._path(candidate, at)
+        paths, until = self._paths_of(candidate, at)
         # PRE-1: nothing is asked about a certificate without a validated path; PRE-2: nor about an unusable one.
-        if isinstance(path, PathFault) or any(f.fatal for f in findings):
-            return Assessed(candidate, path, (), findings), [], min(until, at + _REUSE_FAULT)
-        verdicts: list[Verdict] = []
-        missing: list[Question] = []
-        for index, certificate in enumerate(path.certificates):
-            # PRE-4: an anchor isn't asked about, also where it stands in the path itself.
-            if certificate == path.anchor.certificate:
-                verdicts.append(Verdict(Status.GOOD, "rev.anchor"))
-                continue
-            # The lookup process validates again, and may not know the certificates between the issuer and the anchor.
-            chain = path.certificates[index + 2 :]
-            question = replace(question_for(certificate, path.issuer_of(index)), chain=chain)
-            evidence = self._evidence_for(question, at)
-            verdict = judge(question, evidence, self._revocation, at)
-            if still_needed(question, evidence, self._revocation, at):
-                missing.append(question)
-                # What is being fetched may arrive at any moment, also by another process.
-                until = min(until, at + _REUSE_WHILE_FETCHING)
-            until = min(until, max(recheck_at(verdict, at), at + _REUSE_WHILE_FETCHING))
-            verdicts.append(verdict)
-        return Assessed(candidate, path, tuple(verdicts), findings), missing, until
+        if isinstance(paths, PathFault) or any(f.fatal for f in findings):
+            path = paths if isinstance(paths, PathFault) else paths[0]
+            return Assessed(candidate, path, (), findings), (), min(until, at + _REUSE_FAULT)
+        settings = JudgementSettings(self._path_settings, self._revocation)
+        pool = (*candidate.extra, *self._trust.intermediates())
+        found = judge_paths(paths, pool, lambda question: self._evidence_for(question, at), settings, at)
+        for verdict in found.verdicts:
+            if verdict.reason != "rev.anchor":
+                until = min(until, max(recheck_at(verdict, at), at + _REUSE_WHILE_FETCHING))
+        if found.missing:
+            # What is being fetched may arrive at any moment, also by another process.
+            until = min(until, at + _REUSE_WHILE_FETCHING)
+        return Assessed(candidate, found.path, found.verdicts, findings), found.missing, until
 
-    def _path(self, candidate: Candidate, at: datetime) -> tuple[Path | PathFault, datetime]:
-        """The path of a candidate, kept as long as every certificate in it stays valid and the trust store the same."""
+    def _paths_of(self, candidate: Candidate, at: datetime) -> tuple[tuple[Path, ...] | PathFault, datetime]:
+        """The paths of a candidate, kept as long as every certificate in them stays valid and the trust store the same."""
         generation = (self._trust.generation(), 0)
         key = (candidate.certificate.fingerprint, *(c.fingerprint for c in candidate.extra))
         with self._lock:
@@ -158,11 +151,14 @@ class Assessor:
         if kept is not None and kept.usable(generation, at):
             return kept.value, kept.until
         intermediates = (*candidate.extra, *self._trust.intermediates())
-        path = build_path(candidate.certificate, self._trust.anchors(), intermediates, self._path_settings, at)
-        until = at + _REUSE_FAULT if isinstance(path, PathFault) else _first_expiry(path.certificates, at + _REUSE)
+        paths = possible_paths(candidate.certificate, self._trust.anchors(), intermediates, self._path_settings, at)
+        if isinstance(paths, PathFault):
+            until = at + _REUSE_FAULT
+        else:
+            until = _first_expiry([c for path in paths for c in path.certificates], at + _REUSE)
         with self._lock:
-            self._paths[key] = _Kept(path, generation, at, until)
-        return path, until
+            self._paths[key] = _Kept(paths, generation, at, until)
+        return paths, until
 
     def _evidence_for(self, question: Question, at: datetime) -> tuple[Evidence, ...]:
         try:

@@ -15,11 +15,11 @@ from postseal.core.address import Mailbox
 from postseal.core.assess import Finding
 from postseal.core.certs import Certificate, load_certificates
 from postseal.core.crl import parse_crl
-from postseal.core.crl_signers import judge_with_rollover
 from postseal.core.errors import BadData
-from postseal.core.evidence import CrlEvidence, Evidence, OcspEvidence, Question, question_for
+from postseal.core.evidence import CrlEvidence, Evidence, OcspEvidence, Question
 from postseal.core.fitness import fitness
-from postseal.core.path import Anchor, Path, PathFault, PathSettings, build_path
+from postseal.core.judgement import JudgementSettings, judge_certificate
+from postseal.core.path import Anchor, Path, PathFault, PathSettings
 from postseal.core.pem import pem_blocks
 from postseal.core.reasons import CATALOGUE
 from postseal.core.revocation import RevocationSettings, Status, Verdict
@@ -81,9 +81,18 @@ class Check:
 def verify(certificate: Certificate, request: Request, at: datetime) -> Report:
     """The report on one certificate at one moment. Total, as the parts that it calls are."""
     settings = PathSettings(email_protection=request.email, weak_keys=request.weak_keys)
-    path = build_path(certificate, request.anchors, request.intermediates, settings, at)
+    judged = judge_certificate(
+        certificate,
+        request.anchors,
+        request.intermediates,
+        lambda question: _evidence(question, request),
+        JudgementSettings(settings, _revocation(request), request.revocation),
+        at,
+    )
+    path = judged.path
     findings = _findings(certificate, request, at)
-    verdicts = _verdicts(path, request, settings, at) if isinstance(path, Path) and request.revocation else ()
+    # An anchor in its own path was asked nothing, so there is nothing to report about it.
+    verdicts = tuple(v for v in judged.verdicts if v.reason != "rev.anchor")
     outcome, reason, detail = _conclude(path, findings, verdicts)
     return Report(certificate, outcome, reason, detail, path, findings, verdicts, at)
 
@@ -101,20 +110,15 @@ def _findings(certificate: Certificate, request: Request, at: datetime) -> tuple
 _NO_LIMIT = timedelta(days=36500)
 
 
-def _verdicts(path: Path, request: Request, settings: PathSettings, at: datetime) -> tuple[Verdict, ...]:
-    revocation = RevocationSettings(weak_keys=request.weak_keys, max_crl_age=_NO_LIMIT, max_ca_crl_age=_NO_LIMIT)
-    verdicts = []
-    for index, certificate in enumerate(path.certificates):
-        # PRE-4: the anchor isn't asked about, also when it stands in the path itself; it is revoked by taking it away.
-        if certificate == path.anchor.certificate:
-            break
-        question = question_for(certificate, path.issuer_of(index), path.certificates[index + 1 :])
-        evidence: list[Evidence] = [*request.crls, *request.ocsp]
-        if request.find is not None:
-            evidence += request.find(question, tuple(evidence))
-        both = (settings, revocation)
-        verdicts.append(judge_with_rollover(question, evidence, path, request.intermediates, both, at))
-    return tuple(verdicts)
+def _revocation(request: Request) -> RevocationSettings:
+    return RevocationSettings(weak_keys=request.weak_keys, max_crl_age=_NO_LIMIT, max_ca_crl_age=_NO_LIMIT)
+
+
+def _evidence(question: Question, request: Request) -> list[Evidence]:
+    evidence: list[Evidence] = [*request.crls, *request.ocsp]
+    if request.find is not None:
+        evidence += request.find(question, tuple(evidence))
+    return evidence
 
 
 def _conclude(

@@ -11,6 +11,7 @@ import hashlib
 import re
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -30,8 +31,16 @@ from postseal.core.der import (
     extensions,
     header,
 )
-from postseal.core.distribution import REASONS, IssuingPoint, parse_issuing_point
+from postseal.core.distribution import (
+    REASONS,
+    DistributionPoint,
+    IssuingPoint,
+    parse_distribution_points,
+    parse_general_names,
+    parse_issuing_point,
+)
 from postseal.core.errors import BadData
+from postseal.core.names import same_name
 
 _AKI, _NUMBER, _IDP, _DELTA, _FRESHEST = "2.5.29.35", "2.5.29.20", "2.5.29.28", "2.5.29.27", "2.5.29.46"
 # CRL-18: a pointer to delta CRLs doesn't spoil the base, RFC 5280 §6.3.1 (b) makes their use an option.
@@ -45,17 +54,46 @@ _PLAIN_EXTENSIONS = re.compile(
     re.DOTALL,
 )
 _MAX_REMEMBERED = 4096
+_MAX_ISSUERS = 65536
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One revoked certificate. ``reason`` is a CRLReason name, "unspecified" when the CRL gives none."""
+    """One revoked certificate. ``reason`` is a CRLReason name, "unspecified" when the CRL gives none.
+
+    ``reason`` "removeFromCRL" says that a delta takes the certificate off its base (CRL-19).
+    """
 
     revoked_at: datetime | None
     reason: str
     invalid_since: datetime | None
-    ours: bool = True
-    """False when the entry may belong to another issuer (RFC 5280 §5.3.3)."""
+
+
+@dataclass(slots=True)
+class IssuerGroups:
+    """RFC 5280 §5.3.3: from offset ``starts[n]`` on, entries belong to the issuers ``names[which[n]]`` (DER Names)."""
+
+    starts: array[int] = field(default_factory=lambda: array("I"))
+    which: array[int] = field(default_factory=lambda: array("I"))
+    names: list[tuple[bytes, ...]] = field(default_factory=list)
+    not_critical: bool = False
+    _known: dict[bytes, int] = field(default_factory=dict)
+
+    def begin(self, at: int, value: bytes, critical: bool) -> None:
+        """An entry at offset ``at`` has the certificateIssuer extension ``value``. Raises BadDer."""
+        if value not in self._known:
+            if len(self.names) >= _MAX_ISSUERS:
+                raise BadDer(f"entries of more than {_MAX_ISSUERS} issuers")
+            self._known[value] = len(self.names)
+            self.names.append(parse_general_names(value))
+        self.starts.append(at)
+        self.which.append(self._known[value])
+        self.not_critical |= not critical
+
+    def of(self, at: int) -> tuple[bytes, ...] | None:
+        """The issuers of the entry at offset ``at``; None: the CRL's own."""
+        group = bisect_right(self.starts, at) - 1
+        return None if group < 0 else self.names[self.which[group]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,8 +123,12 @@ class Crl:
     """Dotted OID of a critical extension in any entry that isn't understood (CRL-14)."""
     _starts: array[int] = field(repr=False, default_factory=lambda: array("I"))
     _odd: tuple[int, ...] = field(repr=False, default=())
-    _foreign_from: int = field(repr=False, default=-1)
-    _located: dict[bytes, int] = field(repr=False, default_factory=dict)
+    freshest: tuple[DistributionPoint, ...] = ()
+    """Where delta CRLs of it are (RFC 5280 §5.2.6); empty also when that can't be read (CRL-18)."""
+    authority_key: bytes | None = None
+    """The value of the authority key identifier extension as it is (RFC 5280 §5.2.4 (c) compares it)."""
+    _groups: IssuerGroups = field(repr=False, default_factory=IssuerGroups)
+    _located: dict[tuple[bytes, bytes | None], int] = field(repr=False, default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Crl) and self.sha256 == other.sha256
@@ -96,36 +138,62 @@ class Crl:
 
     @property
     def indirect(self) -> bool:
-        """Does it carry, or claim to carry, entries of other issuers (CRL-15)?"""
-        return self._foreign_from >= 0 or (self.scope is not None and self.scope.indirect)
+        """Does it say that it may carry entries of other issuers (indirectCRL, RFC 5280 §5.2.5)?"""
+        return self.scope is not None and self.scope.indirect
 
-    def find(self, serial: bytes) -> Entry | None:
-        """The entry of a serial number, given as canonical content octets of its DER INTEGER (CRL-16)."""
-        at = self._located.get(serial)
+    @property
+    def carries_others(self) -> bool:
+        """Does any entry name an issuer (CRL-15)?"""
+        return bool(self._groups.starts)
+
+    @property
+    def issuer_not_critical(self) -> bool:
+        """CRL-15: is the issuer of an entry named in an extension that isn't critical, as RFC 5280 §5.3.3 demands?"""
+        return self._groups.not_critical
+
+    def find(self, serial: bytes, issuer: bytes | None = None) -> Entry | None:
+        """The entry of a serial number, given as canonical content octets of its DER INTEGER (CRL-16).
+
+        ``issuer`` is the DER Name of the certificate's issuer, None the CRL's own (CRL-15: both must match).
+        """
+        if issuer == self.issuer:
+            issuer = None
+        at = self._located.get((serial, issuer))
         if at is None:
-            at = self._locate(serial)
+            at = self._locate(serial, issuer)
             # A search through a million entries takes 10 ms; a gateway asks about the same certificates again and again.
             if len(self._located) >= _MAX_REMEMBERED:
                 self._located.clear()
-            self._located[serial] = at
-        return None if at < 0 else _read_entry(self.der, at, self._foreign_from < 0 or at < self._foreign_from)
+            self._located[serial, issuer] = at
+        return None if at < 0 else _read_entry(self.der, at)
 
-    def _locate(self, serial: bytes) -> int:
-        """Offset of the entry, or -1. The raw search is exact: a match counts only where an entry's serial is."""
-        if not self._starts:
+    def _locate(self, serial: bytes, issuer: bytes | None) -> int:
+        """Offset of the entry, or -1."""
+        own = issuer is None or same_name(issuer, self.issuer)
+        if not own and not self._groups.starts:
             return -1
+        for at in self._all_of(serial):
+            # RFC 5280 §5.3.3: the first entries are the CRL issuer's; a named issuer holds until the next is named.
+            names = self._groups.of(at)
+            if own if names is None else any(same_name(n, issuer or self.issuer) for n in names):
+                return at
+        return -1
+
+    def _all_of(self, serial: bytes) -> Iterator[int]:
+        """Offsets of all entries of a number. The raw search is exact: a match counts only where an entry's serial is."""
+        if not self._starts:
+            return
         for at in self._odd:
             if canonical_integer(_serial_of(self.der, at)) == serial:
-                return at
+                yield at
         end = header(self.der, self._starts[-1], len(self.der)).end
         pattern = bytes((INTEGER, len(serial))) + serial
         found = self.der.find(pattern, self._starts[0], end)
         while found >= 0:
             start = self._starts[bisect_right(self._starts, found) - 1]
             if header(self.der, start, end).body == found:
-                return start
+                yield start
             found = self.der.find(pattern, found + 1, end)
-        return -1
 
 
 def parse_crl(blob: bytes, max_size: int = 64 * 1024 * 1024) -> Crl:
@@ -215,8 +283,18 @@ def _parse(der: bytes) -> Crl:
         unknown_critical_entry=walked.unknown_critical,
         _starts=walked.starts,
         _odd=tuple(walked.odd),
-        _foreign_from=walked.foreign_from,
+        freshest=_freshest(found.get(_FRESHEST)),
+        authority_key=found[_AKI].value if _AKI in found else None,
+        _groups=walked.groups,
     )
+
+
+def _freshest(extension: Extension | None) -> tuple[DistributionPoint, ...]:
+    # CRL-18: deltas are an option; a pointer that can't be read takes nothing away from the base.
+    try:
+        return parse_distribution_points(extension.value) if extension is not None else ()
+    except BadDer:
+        return ()
 
 
 def _number(extension: Extension | None) -> int | None:
@@ -242,12 +320,12 @@ def _key_identifier(extension: Extension | None) -> bytes | None:
 class _Walk:
     """The one pass over all entries: checks their shape, remembers where they begin."""
 
-    __slots__ = ("_seen", "foreign_from", "odd", "starts", "unknown_critical")
+    __slots__ = ("_seen", "groups", "odd", "starts", "unknown_critical")
 
     def __init__(self) -> None:
         self.starts: array[int] = array("I")
         self.odd: list[int] = []
-        self.foreign_from = -1
+        self.groups = IssuerGroups()
         self.unknown_critical = ""
         self._seen: set[bytes] = set()
 
@@ -298,9 +376,7 @@ class _Walk:
         found = extensions(wrapper.enter(), 16)
         wrapper.finish()
         if _CERTIFICATE_ISSUER in found:
-            # RFC 5280 §5.3.3: it holds for all following entries too, so the first one matters.
-            if self.foreign_from < 0:
-                self.foreign_from = at
+            self.groups.begin(at, found[_CERTIFICATE_ISSUER].value, found[_CERTIFICATE_ISSUER].critical)
         elif len(self._seen) < _MAX_REMEMBERED:
             self._seen.add(data[after:stop])
         # CRL-14, RFC 5280 §5.3: an unknown critical extension in any entry spoils the CRL for every certificate.
@@ -315,7 +391,7 @@ def _serial_of(data: bytes, at: int) -> bytes:
     return entry.content(INTEGER)
 
 
-def _read_entry(data: bytes, at: int, ours: bool) -> Entry:
+def _read_entry(data: bytes, at: int) -> Entry:
     """Decode one entry. What can't be read in it never makes the certificate less revoked."""
     entry = Cursor(data, at).enter()
     entry.take(INTEGER)
@@ -327,7 +403,7 @@ def _read_entry(data: bytes, at: int, ours: bool) -> Entry:
             reason = reason_code(found[_REASON].value)
         if _INVALIDITY in found:
             invalid_since = _moment(Cursor(found[_INVALIDITY].value))
-    return Entry(revoked_at, reason, invalid_since, ours)
+    return Entry(revoked_at, reason, invalid_since)
 
 
 def _moment(cursor: Cursor) -> datetime | None:

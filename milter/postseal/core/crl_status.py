@@ -47,7 +47,7 @@ def check_crl(target: Target, evidence: CrlEvidence, settings: RevocationSetting
     if not same_name(crl.issuer, target.certificate.issuer):
         if not declared:
             return None
-        if any(p.crl_issuer for p in target.certificate.points or ()):
+        if any(p.elsewhere for p in target.certificate.points or ()):
             return _unknown(evidence, "rev.unsupported", "it is from another CRL issuer, which isn't supported")
         return _unknown(
             evidence, "rev.wrong-issuer", f"its issuer isn't the certificate's issuer {target.issuer_name}", True
@@ -83,7 +83,8 @@ def _authentic(
 ) -> Finding | None:
     """The CRL is signed with the issuer's key."""
     crl = evidence.crl
-    entry = crl.find(target.certificate.serial)
+    # CRL-15: number and issuer together name a certificate.
+    entry = crl.find(target.certificate.serial, target.certificate.issuer)
     fault = _unusable(target, crl, foreign_key, settings)
     if fault is not None:
         return _listed_all_the_same(evidence, fault[0], fault[1], entry)
@@ -123,9 +124,11 @@ def _unusable(target: Target, crl: Crl, foreign_key: bool, settings: RevocationS
     # CRL-17: a delta without its base is never a basis for GOOD.
     if crl.delta_base is not None:
         return "rev.unsupported", "it is a delta CRL, which isn't supported"
-    # CRL-15
-    if crl.indirect:
-        return "rev.unsupported", "it is an indirect CRL, which isn't supported"
+    # CRL-15, RFC 5280 §5.3.3: who can't say properly whose entries these are may mean any certificate by any of them.
+    if crl.carries_others and not crl.indirect:
+        return "rev.unsupported", "it has entries of other issuers without saying that it is an indirect CRL"
+    if crl.issuer_not_critical:
+        return "rev.unsupported", "an entry names its issuer in an extension that isn't critical"
     # CRL-12
     if crl.scope is not None and crl.scope.name is not None and crl.scope.name.relative:
         return "rev.unsupported", "its distribution point has a relative name, which isn't supported"
@@ -137,9 +140,6 @@ def _listed_all_the_same(evidence: CrlEvidence, code: str, words: str, entry: En
     # CRL-19: removeFromCRL takes an entry away, in a delta; here it only doesn't add one.
     if entry is None or entry.reason == "removeFromCRL":
         return _unknown(evidence, code, words, code == "rev.wrong-issuer")
-    if not entry.ours:
-        finding = _unknown(evidence, code, f"{words}, and the serial number is on it, perhaps of another issuer")
-        return Finding(finding.verdict, finding.scope, blocks=True)
     found = _unknown(evidence, "rev.listed-unsupported", f"it lists the certificate, but {words}")
     return Finding(found.verdict, found.scope, blocks=True)
 
@@ -162,7 +162,7 @@ def _covered_reasons(target: Target, crl: Crl) -> int | str:
     # CRL-3, RFC 5280 §6.3.3 (b)(2)(i)
     mask = 0
     for point in target.certificate.points or ():
-        if point.name is not None and not point.crl_issuer and _share_a_name(scope.name, point.name):
+        if point.name is not None and not point.elsewhere and _share_a_name(scope.name, point.name):
             mask |= point.reasons
     # The last paragraph of §6.3.3 adds a point with the name of the certificate's issuer and all reasons.
     if any(same_name(n, target.certificate.issuer) for n in scope.name.directory_names()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from postseal.core.der import SEQUENCE, BadDer, Cursor, context
+from postseal.core.der import SEQUENCE, SET, BadDer, Cursor, context, tlv
 
 _URI, _DIRECTORY = context(6, False), context(4)
 _MAX_POINTS, _MAX_NAMES = 32, 32
@@ -34,10 +34,13 @@ def reason_names(mask: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PointName:
-    """DistributionPointName: full names (DER of each GeneralName), or a name relative to the CRL issuer."""
+    """DistributionPointName: full names (DER of each GeneralName), or a name relative to the CRL issuer.
+
+    ``relative`` is the DER of a RelativeDistinguishedName (a SET), empty for a full name.
+    """
 
     full: tuple[bytes, ...] = ()
-    relative: bool = False
+    relative: bytes = b""
 
     def uris(self) -> tuple[bytes, ...]:
         return tuple(_comparable_uri(n) for n in self.full if n[0] == _URI)
@@ -48,6 +51,11 @@ class PointName:
 
     def others(self) -> tuple[bytes, ...]:
         return tuple(n for n in self.full if n[0] not in (_URI, _DIRECTORY))
+
+    def urls(self) -> tuple[str, ...]:
+        """The URIs as they are written; what isn't ASCII is left out."""
+        found = (Cursor(n).content(_URI) for n in self.full if n[0] == _URI)
+        return tuple(uri.decode("ascii") for uri in found if uri.isascii())
 
     def text(self) -> str:
         """The URIs, for people. Hostile text."""
@@ -68,11 +76,15 @@ class IssuingPoint:
 
 @dataclass(frozen=True, slots=True)
 class DistributionPoint:
-    """One DistributionPoint of a certificate. ``crl_issuer`` tells that it names another CRL issuer."""
+    """One DistributionPoint of a certificate. ``crl_issuers`` are the DER Names of its cRLIssuer (RFC 5280 §4.2.1.13).
+
+    ``elsewhere`` tells that there is a cRLIssuer field, also when no directory name is in it.
+    """
 
     name: PointName | None
     reasons: int
-    crl_issuer: bool
+    crl_issuers: tuple[bytes, ...] = ()
+    elsewhere: bool = False
 
 
 def _comparable_uri(name: bytes) -> bytes:
@@ -86,9 +98,9 @@ def _comparable_uri(name: bytes) -> bytes:
 def _point_name(cursor: Cursor) -> PointName:
     tag = cursor.peek()
     if tag == context(1):
-        cursor.take()
+        relative = tlv(SET, cursor.content(context(1)))
         cursor.finish()
-        return PointName(relative=True)
+        return PointName(relative=relative)
     names = cursor.enter(context(0))
     cursor.finish()
     full = tuple(bytes(names.data[e.start : e.end]) for e in names.children(limit=_MAX_NAMES))
@@ -114,6 +126,20 @@ def _implicit_boolean(cursor: Cursor, number: int) -> bool:
     if content not in (b"\x00", b"\xff"):
         raise BadDer("a BOOLEAN is neither 00 nor FF")
     return content == b"\xff"
+
+
+def _directory_names(names: Cursor) -> tuple[bytes, ...]:
+    """The DER Names among GeneralNames, ``names`` being inside of the SEQUENCE."""
+    found = names.children(limit=_MAX_NAMES)
+    return tuple(names.inside(e).raw(SEQUENCE) for e in found if e.tag == _DIRECTORY)
+
+
+def parse_general_names(value: bytes) -> tuple[bytes, ...]:
+    """The DER Names among the GeneralNames of an extension (certificateIssuer, RFC 5280 §5.3.3). Raises BadDer."""
+    outer = Cursor(value)
+    names = outer.enter()
+    outer.finish()
+    return _directory_names(names)
 
 
 def parse_issuing_point(value: bytes) -> IssuingPoint:
@@ -144,9 +170,8 @@ def parse_distribution_points(value: bytes) -> tuple[DistributionPoint, ...]:
         point = body.inside(element)
         name = _point_name(point.enter(context(0))) if point.peek() == context(0) else None
         reasons = _reason_mask(point.content(context(1, False))) if point.peek() == context(1, False) else ALL_REASONS
-        other = point.peek() == context(2)
-        if other:
-            point.take(context(2))
+        elsewhere = point.peek() == context(2)
+        issuers = _directory_names(point.enter(context(2))) if elsewhere else ()
         point.finish()
-        points.append(DistributionPoint(name, reasons, other))
+        points.append(DistributionPoint(name, reasons, issuers, elsewhere))
     return tuple(points)

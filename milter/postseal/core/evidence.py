@@ -10,12 +10,16 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
+from postseal.core.certificate_facts import certificate_facts
 from postseal.core.certs import Certificate
 from postseal.core.crl import Crl
+from postseal.core.der import BadDer
 from postseal.core.profile import extension, profile
 
 MAX_CRL_URLS = 8
 MAX_OCSP_URLS = 3
+MAX_DELTA_URLS = 4
+MAX_CRL_ISSUERS = 8
 _MAX_URL = 2048
 
 
@@ -26,7 +30,9 @@ class Question:
     Made only from a certificate whose path to an anchor has been validated (PRE-1). ``chain`` may hold further certificates
     of that path; the lookup process, which validates it again, needs them if it doesn't know them itself. ``skipped`` tells
     in words which pointers of the certificate can't be used (ldap:, malformed, another CRL issuer, more than are tried):
-    without any URL but with something skipped the answer is "unsupported", not "none declared".
+    without any URL but with something skipped the answer is "unsupported", not "none declared". ``crl_issuers`` are the DER
+    Names in cRLIssuer of its distribution points: others than the issuer who may sign its CRLs (CRL-2). ``delta_urls`` are
+    those of its freshestCRL (CRL-18).
     """
 
     certificate: Certificate
@@ -35,15 +41,24 @@ class Question:
     ocsp_urls: tuple[str, ...]
     chain: tuple[Certificate, ...] = ()
     skipped: tuple[str, ...] = ()
+    crl_issuers: tuple[bytes, ...] = ()
+    delta_urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CrlEvidence:
-    """A parsed CRL as fetched from ``url`` (or ``file:NAME`` when imported); its signature is not yet judged."""
+    """A parsed CRL as fetched from ``url`` (or ``file:NAME`` when imported); its signature is not yet judged.
+
+    ``signer`` may begin with the certificate whose key signed it, followed by what else leads to an anchor. It is a hint for
+    CRLs that the question's issuer didn't sign itself, and judged like everything else. ``outdated`` tells that the store
+    once had a newer one of the same scope: then it can revoke, but makes nothing good (CRL-25).
+    """
 
     crl: Crl
     url: str
     fetched_at: datetime
+    signer: tuple[Certificate, ...] = ()
+    outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +84,36 @@ class NoAnswer:
     retry_at: datetime | None = None
 
 
-Evidence = CrlEvidence | OcspEvidence | NoAnswer
+@dataclass(frozen=True, slots=True)
+class RevokedBefore:
+    """CRL-27: the certificate of the question was revoked by evidence that was judged before and may be gone by now.
+
+    Only for revocations that aren't a hold. ``url`` is where that evidence came from, ``fetched_at`` when it was judged.
+    """
+
+    url: str
+    fetched_at: datetime
+    revoked_at: datetime | None = None
+    reason: str = "unspecified"
+    this_update: datetime | None = None
+
+
+Evidence = CrlEvidence | OcspEvidence | NoAnswer | RevokedBefore
 
 
 def question_for(certificate: Certificate, issuer: Certificate, chain: Sequence[Certificate] = ()) -> Question:
     """The question for ``certificate``: its usable CRL and OCSP URLs in their order, each once. Never raises.
 
-    CRL URLs are those of all fullNames without a cRLIssuer (CRL-2, CRL-11: several points, and several names of one point,
-    are all tried). OCSP URLs are at most three (OCSP-20). What is left out is named in ``skipped``.
+    CRL URLs are those of all fullNames (CRL-11: several points, and several names of one point, are all tried), also of
+    points with a cRLIssuer (CRL-2). OCSP URLs are at most three (OCSP-20). What is left out is named in ``skipped``.
     """
     extensions = profile(certificate).extensions
     skipped: list[str] = []
     points = extension(extensions, x509.CRLDistributionPoints) or ()
     crl_urls = [url for point in points for url in _point_urls(point, skipped)]
     access = extension(extensions, x509.AuthorityInformationAccess) or ()
+    freshest = extension(extensions, x509.FreshestCRL) or ()
+    delta_urls = [url for point in freshest for url in _point_urls(point, [])]
     named = [e.access_location for e in access if e.access_method == AuthorityInformationAccessOID.OCSP]
     ocsp_urls = [url for url in (_usable(name, "OCSP responder", skipped) for name in named) if url]
     return Question(
@@ -92,7 +123,30 @@ def question_for(certificate: Certificate, issuer: Certificate, chain: Sequence[
         _first(ocsp_urls, MAX_OCSP_URLS, "OCSP", skipped),
         tuple(chain),
         tuple(skipped),
+        _crl_issuers(certificate),
+        _first(delta_urls, MAX_DELTA_URLS, "delta CRL", []),
     )
+
+
+def _crl_issuers(certificate: Certificate) -> tuple[bytes, ...]:
+    try:
+        points = certificate_facts(certificate.der).points or ()
+    except BadDer:
+        return ()
+    return tuple(dict.fromkeys(name for point in points for name in point.crl_issuers))[:MAX_CRL_ISSUERS]
+
+
+def delta_urls(question: Question, evidence: Sequence[Evidence]) -> tuple[str, ...]:
+    """Where delta CRLs for the question are: freshestCRL of the certificate, then of the CRLs at hand; none without a CRL.
+
+    CRL-17, CRL-18: a delta is nothing without its base, so the base is fetched first, and its word is heard too.
+    """
+    crls = [item.crl for item in evidence if isinstance(item, CrlEvidence) and item.crl.delta_base is None]
+    if not crls:
+        return ()
+    names = [name for crl in crls for point in crl.freshest if point.name is not None for name in point.name.urls()]
+    usable = (_usable(x509.UniformResourceIdentifier(name), "delta CRL", []) for name in names)
+    return _first([*question.delta_urls, *(url for url in usable if url)], MAX_DELTA_URLS, "delta CRL", [])
 
 
 def issuer_urls(certificate: Certificate) -> tuple[str, ...]:
@@ -104,10 +158,6 @@ def issuer_urls(certificate: Certificate) -> tuple[str, ...]:
 
 
 def _point_urls(point: x509.DistributionPoint, skipped: list[str]) -> list[str]:
-    # CRL-2: such a CRL is signed by somebody else and must say indirectCRL, which this version doesn't process.
-    if point.crl_issuer:
-        skipped.append("a CRL distribution point with another CRL issuer")
-        return []
     # CRL-12: a name relative to the CRL issuer is an entry in a directory.
     if point.full_name is None:
         skipped.append("a CRL distribution point without a full name")

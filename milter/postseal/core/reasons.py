@@ -118,6 +118,7 @@ _REV: tuple[Reason, ...] = (
     Reason("rev.crl", "a current CRL doesn't list the certificate", "RFC 5280 §6.3.3"),
     Reason("rev.ocsp", "the OCSP responder says that the certificate is good", "RFC 6960 §2.2"),
     Reason("rev.revoked-crl", "the certificate is listed on its issuer's CRL", "RFC 5280 §6.3.3 (i)"),
+    Reason("rev.revoked-before", "evidence that was judged before revoked the certificate", "RFC 5280 §3.3"),
     Reason("rev.revoked-ocsp", "the OCSP responder says that the certificate is revoked", "RFC 6960 §2.2"),
     Reason(
         "rev.listed-unsupported",

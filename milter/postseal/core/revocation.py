@@ -20,7 +20,7 @@ from postseal.core.crl import refresh_window as crl_refresh_window
 from postseal.core.crl import signature_valid
 from postseal.core.crl_status import Finding, Target, check_crl
 from postseal.core.distribution import ALL_REASONS, reason_names
-from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question
+from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, RevokedBefore
 from postseal.core.names import same_name
 from postseal.core.ocsp import refresh_window as ocsp_refresh_window
 from postseal.core.ocsp_status import check_ocsp
@@ -141,12 +141,13 @@ class _Judgement:
         self.crls: list[Finding] = []
         self.ocsps: list[Finding] = []
         self.absent: list[Finding] = []
+        self.remembered: list[Finding] = []
 
     def of(self, evidence: Sequence[Evidence]) -> Verdict:
         considered = evidence[:_MAX_EVIDENCE]
         for item in considered:
             self._look_at(item, considered)
-        found = [*self.crls, *self.ocsps]
+        found = [*self.crls, *self.ocsps, *self.remembered]
         revoked = [f for f in found if f.verdict.status is Status.REVOKED and not self._lifted(f)]
         if revoked:
             return self._revoked(revoked)
@@ -174,6 +175,8 @@ class _Judgement:
                 )
                 if finding is not None:
                     self.ocsps.append(finding)
+            elif isinstance(item, RevokedBefore):
+                self.remembered.append(Finding(_revoked_before(item), None))
             else:
                 self.absent.append(_no_answer(item))
         except Exception as exc:
@@ -314,6 +317,16 @@ def _no_answer(item: NoAnswer) -> Finding:
     detail = item.detail if told else f"Could not retrieve URL {item.url}: {item.detail}"
     # What the fetcher refused to store for these reasons looks as forged as if it had been stored (CACHE-4).
     return Finding(Verdict(Status.UNKNOWN, item.why, detail, item.url, suspicious=item.why in _FORGED), None)
+
+
+def _revoked_before(item: RevokedBefore) -> Verdict:
+    """CRL-27: CAs may take an expired certificate off their lists, and some forget others too; we don't."""
+    when = f"{item.revoked_at:%Y-%m-%dT%H:%M:%SZ}" if item.revoked_at else "at an unknown date"
+    words = f"revoked {when}, reason {item.reason}, as seen before from {item.url}"
+    return Verdict(
+        Status.REVOKED, "rev.revoked-before", words, item.url, item.this_update, None,
+        revoked_at=item.revoked_at, revocation_reason=item.reason,
+    )  # fmt: skip
 
 
 def _sooner(one: Verdict, other: Verdict) -> Verdict:

@@ -23,6 +23,14 @@ class Order(StrEnum):
     BOTH = "both"
 
 
+class UseDeltas(StrEnum):
+    """CRL-18, RFC 5280 §6.3.1 (b): are delta CRLs looked at, and must there be a current one where one is announced?"""
+
+    NO = "no"
+    YES = "yes"
+    REQUIRE = "require"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What is known about one certificate at one moment.
@@ -62,3 +70,4 @@ class RevocationSettings:
     """A CRL isn't believed longer than this after thisUpdate when it decides about an end entity (CRL-24)."""
     max_ca_crl_age: timedelta = timedelta(days=400)
     """The same when it decides about a CA certificate."""
+    use_deltas: UseDeltas = UseDeltas.YES

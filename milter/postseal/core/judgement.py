@@ -1,0 +1,134 @@
+"""The one judgement of a certificate: its path, and whether anybody in it is revoked. Mail, ``verify`` and tests all ask here.
+
+Paths are tried in the order in which ``core.path`` finds them. The first whose certificates are all GOOD is taken, and if there
+is none the best: one with nobody revoked before one with somebody, then the one with fewer doubts. The worst certificate of
+the path decides about the path (RFC 5280 §6.1.3 (a)(3) asks every one of them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from postseal.core.certs import Certificate
+from postseal.core.crl_signers import judge_with_rollover
+from postseal.core.evidence import Evidence, Question, question_for
+from postseal.core.path import Anchor, Path, PathFault, PathSettings, build_path
+from postseal.core.revocation import RevocationSettings, Status, Verdict, still_needed
+
+EvidenceFor = Callable[[Question], Sequence[Evidence]]
+"""All evidence at hand that may answer a question. It mustn't raise."""
+
+# PRE-6: paths that are judged before the best so far has to do. Honest certificates have one or two.
+MAX_PATHS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class JudgementSettings:
+    """``with_revocation`` False leaves revocation out: then the first path is taken and there are no verdicts."""
+
+    path: PathSettings
+    revocation: RevocationSettings
+    with_revocation: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The chosen path, or the most useful fault. ``verdicts`` has one entry per certificate of the path, leaf first.
+
+    An anchor that stands in the path itself has the verdict ``rev.anchor`` (PRE-4). ``missing`` are the questions for which
+    fetching would help. ``tried`` counts the paths that were judged.
+    """
+
+    path: Path | PathFault
+    verdicts: tuple[Verdict, ...] = ()
+    missing: tuple[Question, ...] = ()
+    tried: int = 0
+
+    @property
+    def good(self) -> bool:
+        return isinstance(self.path, Path) and all(v.status is Status.GOOD for v in self.verdicts)
+
+    @property
+    def worst(self) -> Verdict | None:
+        """The verdict that decides: REVOKED before UNKNOWN before GOOD, the certificate nearest to the leaf first."""
+        return max(self.verdicts, key=_badness, default=None)
+
+
+def judge_certificate(
+    leaf: Certificate,
+    anchors: Sequence[Anchor],
+    pool: Sequence[Certificate],
+    evidence_for: EvidenceFor,
+    settings: JudgementSettings,
+    at: datetime,
+) -> Judgement:
+    """The judgement of ``leaf`` at ``at``. ``pool`` are further certificates, untrusted. Total: never raises for bad input."""
+    paths = possible_paths(leaf, anchors, pool, settings.path, at)
+    if isinstance(paths, PathFault):
+        return Judgement(paths)
+    return judge_paths(paths, pool, evidence_for, settings, at)
+
+
+def possible_paths(
+    leaf: Certificate, anchors: Sequence[Anchor], pool: Sequence[Certificate], settings: PathSettings, at: datetime
+) -> tuple[Path, ...] | PathFault:
+    """At most ``MAX_PATHS`` valid paths in the order in which they are to be judged, or why there is none."""
+    path = build_path(leaf, anchors, pool, settings, at)
+    return path if isinstance(path, PathFault) else (path,)
+
+
+def judge_paths(
+    paths: Iterable[Path],
+    pool: Sequence[Certificate],
+    evidence_for: EvidenceFor,
+    settings: JudgementSettings,
+    at: datetime,
+) -> Judgement:
+    """``judge_certificate`` where the paths (at least one) are known already."""
+    best: Judgement | None = None
+    tried = 0
+    for path in paths:
+        tried += 1
+        found = _judge_path(path, pool, evidence_for, settings, at) if settings.with_revocation else Judgement(path)
+        if best is None or _doubts(found) < _doubts(best):
+            best = found
+        if found.good or tried >= MAX_PATHS:
+            break
+    assert best is not None
+    return replace(best, tried=tried)
+
+
+def _judge_path(
+    path: Path, pool: Sequence[Certificate], evidence_for: EvidenceFor, settings: JudgementSettings, at: datetime
+) -> Judgement:
+    verdicts: list[Verdict] = []
+    missing: list[Question] = []
+    for index, certificate in enumerate(path.certificates):
+        # PRE-4: an anchor isn't asked about, also where it stands in the path itself; it is revoked by taking it away.
+        if certificate == path.anchor.certificate:
+            verdicts.append(Verdict(Status.GOOD, "rev.anchor"))
+            continue
+        # PRE-3: everybody else is. The lookup process validates again, and may not know the certificates further up.
+        question = question_for(certificate, path.issuer_of(index), path.certificates[index + 2 :])
+        evidence = evidence_for(question)
+        both = (settings.path, settings.revocation)
+        verdicts.append(judge_with_rollover(question, evidence, path, pool, both, at))
+        if still_needed(question, evidence, settings.revocation, at):
+            missing.append(question)
+    return Judgement(path, tuple(verdicts), tuple(missing))
+
+
+_BADNESS = {Status.GOOD: 0, Status.UNKNOWN: 1, Status.REVOKED: 3}
+
+
+def _badness(verdict: Verdict) -> int:
+    # CRL-13: listed by evidence that can't be interpreted comes next to revoked.
+    return 2 if verdict.forbids and verdict.status is not Status.REVOKED else _BADNESS[verdict.status]
+
+
+def _doubts(judgement: Judgement) -> tuple[int, int]:
+    """What makes one path worse than another."""
+    worst = judgement.worst
+    return (_badness(worst) if worst else 0, sum(v.status is not Status.GOOD for v in judgement.verdicts))
