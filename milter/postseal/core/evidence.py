@@ -74,7 +74,8 @@ class OcspEvidence:
 class NoAnswer:
     """A source that gave no evidence. ``why`` is a ``rev.*`` reason code, ``detail`` the error in words.
 
-    The source isn't asked again before ``retry_at`` (CACHE-3); None means that it may be asked at once.
+    The source isn't asked again before ``retry_at`` (CACHE-3); None means that it may be asked at once. ``alarming``: it
+    always gave fresh evidence until now (RPL-6).
     """
 
     url: str
@@ -82,6 +83,7 @@ class NoAnswer:
     detail: str
     at: datetime
     retry_at: datetime | None = None
+    alarming: bool = False
 
 
 @dataclass(frozen=True, slots=True)

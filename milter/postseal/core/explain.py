@@ -97,8 +97,10 @@ def _verdict(verdict: Mapping[str, Any]) -> Node:
                           ("revoked", "revoked_at"), ("why", "revocation_reason"))
         if verdict.get(key)
     ]  # fmt: skip
-    suspicious = "suspicious, " if verdict["suspicious"] else ""
-    text = f"{verdict['verdict']}: {suspicious}{_reason(verdict['reason'], verdict['detail'])}"
+    doubt = verdict.get("doubt") or ("suspicion" if verdict["suspicious"] else "")
+    text = (
+        f"{verdict['verdict']}{f' (doubt: {doubt})' if doubt else ''}: {_reason(verdict['reason'], verdict['detail'])}"
+    )
     return Node(text, tuple(Node(escape(fact)) for fact in facts))
 
 

@@ -130,4 +130,5 @@ def verdict_facts(verdict: Verdict) -> dict[str, Any]:
         "revoked_at": verdict.revoked_at.isoformat() if verdict.revoked_at else None,
         "revocation_reason": verdict.revocation_reason,
         "suspicious": verdict.suspicious,
+        "doubt": verdict.doubt.value if verdict.doubt else "",
     }

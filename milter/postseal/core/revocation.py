@@ -24,6 +24,8 @@ from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence
 from postseal.core.names import same_name
 from postseal.core.ocsp import refresh_window as ocsp_refresh_window
 from postseal.core.ocsp_status import check_ocsp
+from postseal.core.verdict import SUSPICIOUS
+from postseal.core.verdict import Doubt as Doubt
 from postseal.core.verdict import Order as Order
 from postseal.core.verdict import RevocationSettings as RevocationSettings
 from postseal.core.verdict import Status as Status
@@ -44,6 +46,9 @@ _RANK = {
             "rev.bad-signature",
             "rev.unauthorized-responder",
             "rev.wrong-issuer",
+            "rev.rollback",
+            "rev.wrong-nonce",
+            "rev.clock",
             "rev.ocsp-unknown",
             "rev.stale",
             "rev.not-yet-valid",
@@ -53,6 +58,7 @@ _RANK = {
             "rev.reasons-incomplete",
             "rev.wrong-scope",
             "rev.ocsp-mismatch",
+            "rev.no-nonce",
             "rev.malformed",
             "rev.ocsp-error",
             "rev.too-large",
@@ -288,6 +294,7 @@ class _Judgement:
             ranked[0],
             detail="; ".join(causes),
             suspicious=any(v.suspicious for v in ranked),
+            alarming=any(v.alarming for v in ranked),
         )  # fmt: skip
 
     def _nothing_at_hand(self) -> Verdict:
@@ -309,14 +316,15 @@ class _Judgement:
         return Verdict(Status.UNKNOWN, "rev.none-declared", "the certificate names neither a CRL nor an OCSP responder")
 
 
-_FORGED = frozenset({"rev.bad-signature", "rev.wrong-issuer", "rev.rollback", "rev.unauthorized-responder"})
-
-
 def _no_answer(item: NoAnswer) -> Finding:
     told = item.detail.startswith("Could not") or not item.url
     detail = item.detail if told else f"Could not retrieve URL {item.url}: {item.detail}"
     # What the fetcher refused to store for these reasons looks as forged as if it had been stored (CACHE-4).
-    return Finding(Verdict(Status.UNKNOWN, item.why, detail, item.url, suspicious=item.why in _FORGED), None)
+    suspicious = item.why in SUSPICIOUS
+    verdict = Verdict(
+        Status.UNKNOWN, item.why, detail, item.url, suspicious=suspicious, alarming=item.alarming
+    )  # fmt: skip
+    return Finding(verdict, None)
 
 
 def _revoked_before(item: RevokedBefore) -> Verdict:

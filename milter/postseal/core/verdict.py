@@ -31,6 +31,24 @@ class UseDeltas(StrEnum):
     REQUIRE = "require"
 
 
+class Doubt(StrEnum):
+    """Why a status is unknown, in groups that an administrator decides about: each has its own knob.
+
+    AVAILABILITY: there is no evidence that can be used now; tomorrow there may be. SUSPICION: what is there looks forged.
+    ABSENCE: nobody offers to say anything about the certificate.
+    """
+
+    AVAILABILITY = "availability"
+    SUSPICION = "suspicion"
+    ABSENCE = "absence"
+
+
+SUSPICIOUS = frozenset(
+    {"rev.bad-signature", "rev.wrong-issuer", "rev.rollback", "rev.unauthorized-responder", "rev.wrong-nonce"}
+)
+_ABSENCE = frozenset({"rev.none-declared", "rev.ocsp-unknown"})
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What is known about one certificate at one moment.
@@ -39,6 +57,8 @@ class Verdict:
     for UNKNOWN). ``source`` is the URL or ``file:NAME`` of the deciding evidence. ``suspicious`` marks what looks like an
     attack (bad signature, wrong issuer, unauthorised responder). ``detail`` is one clause in words, for the log.
     ``usable_until`` is the moment at which the evidence ends to be good for this verdict; None for UNKNOWN.
+    ``expired_at`` is set for rev.stale alone, when a CRL would have said GOOD until then (CACHE-6: never for OCSP).
+    ``alarming`` marks an unknown status of a CA that always had fresh evidence until now (RPL-6).
     """
 
     status: Status
@@ -51,6 +71,17 @@ class Verdict:
     revocation_reason: str = ""
     suspicious: bool = False
     usable_until: datetime | None = None
+    expired_at: datetime | None = None
+    alarming: bool = False
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """The group of an unknown status; None when it isn't unknown."""
+        if self.status is not Status.UNKNOWN:
+            return None
+        if self.suspicious or self.reason in SUSPICIOUS:
+            return Doubt.SUSPICION
+        return Doubt.ABSENCE if self.reason in _ABSENCE else Doubt.AVAILABILITY
 
     @property
     def forbids(self) -> bool:
