@@ -21,7 +21,7 @@ from postseal.sources.clock import SystemClock
 from postseal.sources.evidence import EvidenceStore
 from postseal.sources.log import MailLog, open_log
 from postseal.sources.notify import notify, watchdog_interval
-from postseal.wiring.lookup import build_lookups, build_store
+from postseal.wiring.lookup import build_confinement, build_lookups, build_store
 
 SOCKET_MODE = 0o660
 MAX_CLIENTS = 256
@@ -44,6 +44,7 @@ class Server:
         self._clients = threading.BoundedSemaphore(MAX_CLIENTS)
         self._active = 0
         self._active_lock = threading.Lock()
+        self._confinement = build_confinement()
         self._store: EvidenceStore
         self._lookups: Lookups
 
@@ -54,7 +55,7 @@ class Server:
         try:
             self._store = build_store(self._config, self._log.warning)
             self._store.forget_refusals()
-            self._lookups = build_lookups(self._config, self._store, self._log.warning)
+            self._lookups = build_lookups(self._config, self._store, self._confinement, self._log.warning)
             listener = _listen(path, self._config.lookup.socket_group)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, self._on_signal)
@@ -94,7 +95,7 @@ class Server:
                 config.lookup_socket != self._config.lookup_socket
             ):
                 self._log.warning("a new state directory or lookup socket takes effect after a restart only")
-            fresh = build_lookups(config, self._store, self._log.warning)
+            fresh = build_lookups(config, self._store, self._confinement, self._log.warning)
             self._store.forget_refusals()
             old, self._lookups, self._log = self._lookups, fresh, _open_log(config)
             old.close()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from postseal.app.lookup import Lookups, LookupSettings
 from postseal.config import Config
 from postseal.sources.clock import SystemClock
+from postseal.sources.confine import ConfinedHttp, Confinement
 from postseal.sources.evidence import EvidenceStore
 from postseal.sources.fetch import Fetcher
 from postseal.sources.guard import Guard
@@ -25,13 +26,18 @@ def build_trust(config: Config, warn: Warn) -> FolderTrust:
     return FolderTrust(config.certificates.anchors, config.certificates.intermediates, SystemClock(), warn)
 
 
-def build_lookups(config: Config, store: EvidenceStore, warn: Warn) -> Lookups:
+def build_confinement() -> Confinement:
+    """The helper processes that read what was fetched; they outlive a change of configuration."""
+    return Confinement()
+
+
+def build_lookups(config: Config, store: EvidenceStore, confinement: Confinement, warn: Warn) -> Lookups:
     """The fetching use case on ``store``."""
     lookup = config.lookup
     guard = Guard(ports=lookup.ports, allow_networks=[str(network) for network in lookup.allow_networks])
     return Lookups(
         store=store,
-        http=Fetcher(guard, user_agent=lookup.user_agent),
+        http=ConfinedHttp(Fetcher(guard, user_agent=lookup.user_agent), confinement),
         trust=build_trust(config, warn),
         clock=SystemClock(),
         path_settings=config.path_settings,
