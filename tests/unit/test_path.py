@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from postseal.core.certs import Certificate, load_certificate
 from postseal.core.der import SEQUENCE, Cursor, context, tlv
-from postseal.core.path import _RANK, Anchor, Path, PathFault, PathSettings, build_path
+from postseal.core.path import _RANK, Anchor, AnchorSettings, Path, PathFault, PathSettings, build_path, build_paths
 from postseal.core.reasons import CATALOGUE
 from support.pki import DAY, NOW, Authority, Leaf, authority, key, name, usage
 
@@ -155,13 +155,8 @@ def refused() -> dict[str, tuple[str, Leaf, tuple[Leaf, ...], dict[str, Any]]]:
     odd = ROOT.sub("Odd", extra=[unknown])
     add("unknown critical extension in a CA", "path.unknown-extension", under(odd), odd)
     add("unknown critical extension", "path.unknown-extension", SUB.issue("a@b.test", slot=1, extra=[unknown]), SUB)
-    for title, extension in {
-        "nameConstraints": x509.NameConstraints([x509.RFC822Name("b.test")], None),
-        "policyConstraints": x509.PolicyConstraints(0, None),
-        "inhibitAnyPolicy": x509.InhibitAnyPolicy(0),
-    }.items():
-        limited = ROOT.sub(title, extra=[(extension, True)])
-        add(title, "path.unsupported-extension", under(limited), limited)
+    explicit = ROOT.sub("policyConstraints", extra=[(x509.PolicyConstraints(0, None), True)])
+    add("policyConstraints", "path.policy", under(explicit), explicit)
     soft = ROOT.sub("Soft limits", extra=[(x509.NameConstraints([x509.RFC822Name("b.test")], None), False)])
     add("nameConstraints not critical", "path.unsupported-extension", under(soft), soft)
     small = odd_ca(ROOT, "Small", CA, SIGNS, private=key("rsa1024"))
@@ -256,8 +251,49 @@ def test_nested_purposes_that_include_mail(purpose: x509.ObjectIdentifier) -> No
 def test_critical_policies_are_processed() -> None:
     """CERT-17: RFC 5280 §6.1.5 (g): without policyConstraints they can't make a path fail when nobody asks for a policy."""
     policies = x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3"), ["http://cps.test/"])])
-    ca = ROOT.sub("Policies", extra=[(policies, True)])
-    assert code(ca.issue("a@b.test", extra=[(policies, True)]), ca) == "valid"
+    ca = ROOT.sub("Policies", extra=[(policies, True), (x509.InhibitAnyPolicy(0), True)])
+    found = build(ca.issue("a@b.test", extra=[(policies, True)]), ca)
+    assert isinstance(found, Path)
+    assert found.policies.authority == {"1.2.3"}
+    assert not found.policies.permits(frozenset({"1.2.4"}))
+
+
+def test_an_anchor_may_require_a_policy() -> None:
+    """CERT-17"""
+    policies = x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3"), None)])
+    ca = ROOT.sub("Policies again", extra=[(policies, False)])
+    leaf, other = ca.issue("a@b.test", extra=[(policies, False)]), ca.issue("a@b.test")
+    assert anchored(leaf, ca, required_policies=frozenset({"1.2.3", "1.2.9"})) == "valid"
+    assert anchored(leaf, ca, required_policies=frozenset({"1.2.9"})) == "path.policy"
+    assert anchored(other, ca, required_policies=frozenset({"1.2.3"})) == "path.policy"
+    assert anchored(other, ca) == "valid"
+
+
+def anchored(leaf: Leaf, *others: Leaf, **settings: Any) -> str:
+    """The code of the path to ROOT with these settings of the anchor."""
+    anchor = Anchor(ROOT.certificate, "", AnchorSettings(**settings))
+    found = build_path(leaf.certificate, (anchor,), tuple(o.certificate for o in others), PathSettings(), NOW)
+    return found.code if isinstance(found, PathFault) else "valid"
+
+
+def test_an_anchor_may_be_given_up_from_a_date_on() -> None:
+    """PRE-4: what it issued before counts until it expires."""
+    issued = ALICE.certificate.not_before
+    assert anchored(ALICE, SUB, distrust_after=issued) == "valid"
+    assert anchored(ALICE, SUB, distrust_after=issued - timedelta(seconds=1)) == "path.distrusted"
+
+
+def test_further_paths_come_in_order_and_a_fault_comes_alone() -> None:
+    """The caller goes on as long as it likes."""
+    again = Leaf(
+        ROOT._sign(SUB.subject, SUB.key.public_key(), [CA, SIGNS], not_before=NOW - DAY, not_after=NOW + DAY), None
+    )
+    pool = (SUB.certificate, again.certificate)
+    found = list(build_paths(ALICE.certificate, (Anchor(ROOT.certificate),), pool, PathSettings(), NOW))
+    assert [p.certificates[1] for p in found if isinstance(p, Path)] == [SUB.certificate, again.certificate]
+    assert found[0] == build_path(ALICE.certificate, (Anchor(ROOT.certificate),), pool, PathSettings(), NOW)
+    nothing = list(build_paths(ALICE.certificate, (), pool, PathSettings(), NOW))
+    assert [type(f) for f in nothing] == [PathFault]
 
 
 def test_not_before_has_some_patience_and_not_after_has_none() -> None:
@@ -324,12 +360,47 @@ def test_the_answer_doesnt_depend_on_the_order_of_intermediates() -> None:
     assert build(leaf, *others) == build(leaf, *reversed(others))
 
 
-class TestAnchors:
-    """RFC 5280 §6.1.1 (d): a name and a key."""
+def odd_root(common_name: str, *extensions: tuple[x509.ExtensionType, bool]) -> Authority:
+    """A self-signed certificate with exactly these extensions."""
+    private = key("rsa2048", ("ca", common_name))
+    blank = Authority(Certificate(b"", None), private, name(common_name))  # type: ignore[arg-type]
+    return odd_ca(blank, common_name, *extensions, private=private)
 
-    def test_an_expired_anchor_is_an_anchor(self) -> None:
+
+class TestAnchors:
+    """RFC 5280 §6.1.1 (d): a name and a key; the limits that its certificate states are kept (RFC 5937)."""
+
+    def test_an_expired_anchor_vouches_for_nobody_unless_told_to(self) -> None:
         root = authority("Past", not_before=NOW - 900 * DAY, not_after=NOW - DAY)
+        leaf = root.issue("a@b.test")
+        assert code(leaf, anchors=[root]) == "path.expired"
+        kept = Anchor(root.certificate, "", AnchorSettings(expired=True))
+        assert isinstance(build_path(leaf.certificate, (kept,), (), PathSettings(), NOW), Path)
+        assert code(authority("Next", not_before=NOW + DAY).issue("a@b.test"), anchors=[root]) == "path.no-issuer"
+        early = authority("Next", not_before=NOW + DAY)
+        assert code(early.issue("a@b.test"), anchors=[early]) == "path.not-yet-valid"
+
+    def test_its_path_length_counts(self) -> None:
+        root = odd_root("Flat", (x509.BasicConstraints(ca=True, path_length=0), True))
+        sub = root.sub("Below flat")
         assert code(root.issue("a@b.test"), anchors=[root]) == "valid"
+        assert code(sub.issue("a@b.test"), sub, anchors=[root]) == "path.too-long"
+
+    def test_its_purpose_counts(self) -> None:
+        root = odd_root("Web root", CA, (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False))
+        assert code(root.issue("a@b.test"), anchors=[root]) == "path.wrong-purpose"
+        assert code(root.issue("a@b.test"), anchors=[root], email_protection=False) == "valid"
+
+    def test_a_critical_extension_that_nobody_knows_refuses_it(self) -> None:
+        unknown = (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), True)
+        root = odd_root("Odd root", CA, unknown)
+        assert code(root.issue("a@b.test"), anchors=[root]) == "path.unknown-extension"
+
+    def test_without_basic_constraints_it_is_no_ca_unless_it_is_of_version_1(self) -> None:
+        root = odd_root("Bare root", SIGNS)
+        assert code(root.issue("a@b.test"), anchors=[root]) == "path.not-ca"
+        old = Leaf(version_1(root, root).certificate, None)
+        assert code(root.issue("a@b.test"), anchors=[old]) == "valid"
 
     def test_its_own_signature_doesnt_count(self) -> None:
         """CERT-14: a SHA-1 self-signature proves and spoils nothing."""

@@ -13,7 +13,7 @@ from postseal.app.verify import Outcome, Report, Request, explain, verify
 from postseal.core.certs import Certificate
 from postseal.core.crl import parse_crl
 from postseal.core.evidence import CrlEvidence
-from postseal.core.path import Anchor
+from postseal.core.path import Anchor, AnchorSettings
 from postseal.shell.cli.main import main
 from support.pki import DAY, HOUR, NOW, Leaf, authority, key, usage
 from support.responders import OCSP_TYPE, Responder, WebServer
@@ -193,9 +193,12 @@ def test_an_expired_anchor_is_remarked() -> None:
     root = authority("Past", not_before=NOW - 900 * DAY, not_after=NOW - DAY)
     leaf = root.issue("alice@example.test")
     found = verify(leaf.certificate, Request((Anchor(root.certificate),), revocation=False), NOW)
+    assert (found.outcome, found.reason) == (Outcome.UNTRUSTED, "path.expired")
+    kept = Anchor(root.certificate, "", AnchorSettings(expired=True))
+    found = verify(leaf.certificate, Request((kept,), revocation=False), NOW)
     assert found.outcome is Outcome.GOOD
     assert [c.text for c in explain(found) if c.passed is None] == [
-        "CN=Past is outside of its validity, which doesn't count for an anchor"
+        "CN=Past is outside of its validity, which its settings permit"
     ]
 
 

@@ -168,9 +168,7 @@ def _explain_path(path: Path, at: datetime) -> Iterator[Check]:
     root = path.anchor.certificate
     yield Check(True, f"{root.name} is a trust anchor", "RFC 5280 §6.1.1 (d)")
     if not root.not_before <= at <= root.not_after:
-        yield Check(
-            None, f"{root.name} is outside of its validity, which doesn't count for an anchor", "RFC 5280 §6.1.1"
-        )
+        yield Check(None, f"{root.name} is outside of its validity, which its settings permit", "RFC 5280 §6.1.1")
     for index in reversed(range(len(path.certificates))):
         certificate = path.certificates[index]
         yield Check(True, f"{certificate.name}: signature by {path.issuer_of(index).name}", "RFC 5280 §6.1.3 (a)(1)")

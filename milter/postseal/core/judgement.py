@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 
 from postseal.core.certs import Certificate
 from postseal.core.crl_signers import judge_with_rollover
 from postseal.core.evidence import Evidence, Question, question_for
-from postseal.core.path import Anchor, Path, PathFault, PathSettings, build_path
+from postseal.core.path import Anchor, Path, PathFault, PathSettings, build_paths
 from postseal.core.revocation import RevocationSettings, Status, Verdict, still_needed
 
 EvidenceFor = Callable[[Question], Sequence[Evidence]]
@@ -75,8 +76,12 @@ def possible_paths(
     leaf: Certificate, anchors: Sequence[Anchor], pool: Sequence[Certificate], settings: PathSettings, at: datetime
 ) -> tuple[Path, ...] | PathFault:
     """At most ``MAX_PATHS`` valid paths in the order in which they are to be judged, or why there is none."""
-    path = build_path(leaf, anchors, pool, settings, at)
-    return path if isinstance(path, PathFault) else (path,)
+    paths: list[Path] = []
+    for path in islice(build_paths(leaf, anchors, pool, settings, at), MAX_PATHS):
+        if isinstance(path, PathFault):
+            return path
+        paths.append(path)
+    return tuple(paths)
 
 
 def judge_paths(

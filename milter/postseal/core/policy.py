@@ -16,6 +16,7 @@ from postseal.core.path import PathFault
 from postseal.core.plan import Action, Decision, Plan, Warn, deferred, group
 from postseal.core.revocation import Status, Verdict
 from postseal.core.suite import Suite
+from postseal.core.verdict import OnNoneDeclared as OnNoneDeclared
 
 
 class Seal(StrEnum):
@@ -50,14 +51,6 @@ class OnSuspicious(StrEnum):
 
     WARN = "warn"
     DEFER = "defer"
-
-
-class OnNoneDeclared(StrEnum):
-    """What ``soft`` does with a certificate that names no revocation source."""
-
-    ACCEPT = "accept"
-    WARN = "warn"
-    REFUSE = "refuse"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from cryptography.x509.oid import ExtensionOID
 from postseal.core.certs import Certificate
 from postseal.core.der import BadDer, Cursor
 from postseal.core.names import NameKey, name_key
+from postseal.core.policies import NO_POLICIES, PolicyFacts, parse_policies
 from postseal.core.signature import MAX_EXPONENT, MAX_RSA, MIN_RSA, MIN_WEAK_RSA, Algorithm, Scheme, parse_algorithm
 
 ANY_EKU = "2.5.29.37.0"
@@ -26,15 +27,9 @@ _NAME_CONSTRAINTS = ExtensionOID.NAME_CONSTRAINTS.dotted_string
 # Path processing of these is not in this version. RFC 5280 §4.2: critical and not processed means refused.
 _UNPROCESSED = {
     _NAME_CONSTRAINTS: "nameConstraints",
-    ExtensionOID.POLICY_CONSTRAINTS.dotted_string: "policyConstraints",
-    ExtensionOID.POLICY_MAPPINGS.dotted_string: "policyMappings",
-    ExtensionOID.INHIBIT_ANY_POLICY.dotted_string: "inhibitAnyPolicy",
 }
-# CERT-17.
-# RFC 5280 §6.1.3 (d), (f), §6.1.5 (g): a path fails for its policies only if explicit_policy reaches zero. It starts at n+1
-# when the caller asks for no explicit policy and only policyConstraints can lower it faster than the path is long; those
-# refuse the path when critical. So certificatePolicies is processed to the end by doing nothing, also when critical. Its
-# qualifiers (§4.2.1.4: must be interpreted then) are CPS pointer and user notice, text for people; the library refuses others.
+# Qualifiers of certificatePolicies (RFC 5280 §4.2.1.4: must be interpreted when critical) are CPS pointer and user notice, text
+# for people; the library refuses others.
 _PROCESSED = frozenset(
     oid.dotted_string
     for oid in (
@@ -46,6 +41,9 @@ _PROCESSED = frozenset(
         ExtensionOID.SUBJECT_KEY_IDENTIFIER,
         ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
         ExtensionOID.CERTIFICATE_POLICIES,
+        ExtensionOID.POLICY_CONSTRAINTS,
+        ExtensionOID.POLICY_MAPPINGS,
+        ExtensionOID.INHIBIT_ANY_POLICY,
         ExtensionOID.CRL_DISTRIBUTION_POINTS,
     )
 )
@@ -73,6 +71,7 @@ class Profile:
     eku: frozenset[str] | None
     subject_key_id: bytes | None
     authority_key_id: bytes | None
+    policies: PolicyFacts
     unprocessed: tuple[str, ...]
     unknown: tuple[str, ...]
 
@@ -92,6 +91,10 @@ def profile(certificate: Certificate) -> Profile:
     """The facts of ``certificate``. Total: what can't be read is told in ``broken`` and ``algorithm_broken``."""
     algorithm, algorithm_broken = _algorithm(certificate)
     extensions, broken = _extensions(certificate)
+    try:
+        policies = NO_POLICIES if extensions is None else parse_policies(extensions)
+    except BadDer as exc:
+        extensions, broken, policies = None, str(exc), NO_POLICIES
     constraints = extension(extensions, x509.BasicConstraints)
     purposes = extension(extensions, x509.ExtendedKeyUsage)
     own_id = extension(extensions, x509.SubjectKeyIdentifier)
@@ -111,6 +114,7 @@ def profile(certificate: Certificate) -> Profile:
         eku=None if purposes is None else frozenset(oid.dotted_string for oid in purposes),
         subject_key_id=None if own_id is None else own_id.digest,
         authority_key_id=None if issuer_id is None else issuer_id.key_identifier,
+        policies=policies,
         unprocessed=unprocessed,
         unknown=unknown,
     )

@@ -85,9 +85,16 @@ _PATH: tuple[Reason, ...] = (
     Reason("path.wrong-purpose", "a CA in the path isn't for mail", "RFC 5280 §4.2.1.12, RFC 8550 §4.4.4"),
     Reason("path.too-long", "there are more CAs in the path than one of them allows", "RFC 5280 §6.1.4 (l), (m)"),
     Reason("path.unknown-extension", "a certificate has a critical extension that isn't known", "RFC 5280 §6.1.4 (o)"),
-    Reason("path.unsupported-extension", "a certificate has limits that this version doesn't process", "RFC 5280 §4.2"),
+    Reason("path.unsupported-extension", "a certificate has limits that aren't processed", "RFC 5280 §4.2"),
     Reason("path.not-yet-valid", "a certificate in the path isn't valid yet", "RFC 5280 §6.1.3 (a)(2)"),
     Reason("path.expired", "a certificate in the path has expired", "RFC 5280 §6.1.3 (a)(2)"),
+    Reason(
+        "path.name-constraints",
+        "a name in the path is one that a CA or anchor above it mustn't vouch for",
+        "RFC 5280 §4.2.1.10, §6.1.3 (b), (c)",
+    ),
+    Reason("path.distrusted", "the trust anchor isn't trusted for certificates issued that late", "RFC 5280 §6.2"),
+    Reason("path.policy", "the path isn't valid under a required policy", "RFC 5280 §6.1.5 (g), RFC 9618 §5.5"),
     Reason("path.budget", "the search for a path took too many steps and was given up", "RFC 4158 §2.4.2"),
 )
 

@@ -49,6 +49,14 @@ SUSPICIOUS = frozenset(
 _ABSENCE = frozenset({"rev.none-declared", "rev.ocsp-unknown"})
 
 
+class OnNoneDeclared(StrEnum):
+    """What ``soft`` does with a certificate that names no revocation source."""
+
+    ACCEPT = "accept"
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What is known about one certificate at one moment.

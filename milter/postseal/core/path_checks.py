@@ -1,0 +1,130 @@
+"""What is checked of each certificate of a path and of its anchor, RFC 5280 §6.1.3 to §6.1.5. ``path`` puts it together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+
+from postseal.core.certs import Certificate
+from postseal.core.path_values import Anchor, PathFault, PathSettings
+from postseal.core.profile import algorithm_fault, key_kind, profile, rsa_fault
+
+
+def own_fault(certificate: Certificate, settings: PathSettings, at: datetime) -> PathFault | None:
+    """What is wrong with a certificate of the path wherever it stands in it."""
+    about, name = profile(certificate), certificate.name
+
+    def fault(code: str, detail: str) -> PathFault:
+        return PathFault(code, detail, certificate, (certificate,))
+
+    if about.broken:
+        return fault("path.bad-extension", f"the extensions of {name} can't be read: {about.broken}")
+    code, detail = algorithm_fault(about, settings.weak_keys)
+    if code:
+        return fault(f"path.{code}", f"{name}: {detail}")
+    # RFC 5280 §6.1.3 (a)(2); CERT-15: a little patience for notBefore, none for notAfter.
+    if certificate.not_before > at + settings.skew:
+        return fault("path.not-yet-valid", f"{name} is valid from {certificate.not_before:%Y-%m-%dT%H:%M:%SZ}")
+    if certificate.not_after < at:
+        return fault("path.expired", f"{name} expired on {certificate.not_after:%Y-%m-%dT%H:%M:%SZ}")
+    # RFC 5280 §6.1.4 (o), §6.1.5 (f); CERT-18.
+    if about.unknown:
+        return fault("path.unknown-extension", f"{name} has the unknown critical extension {', '.join(about.unknown)}")
+    if about.unprocessed:
+        listed = ", ".join(about.unprocessed)
+        return fault("path.unsupported-extension", f"{name} has {listed}, which this version doesn't process")
+    return _size_fault(certificate, settings)
+
+
+def _size_fault(certificate: Certificate, settings: PathSettings) -> PathFault | None:
+    """CERT-13: RSA limits hold for every key in the path. Which other kinds a leaf may have is asked in core.fitness."""
+    code, detail = key_fault(certificate, settings.weak_keys)
+    return PathFault(code, detail, certificate, (certificate,)) if code == "path.weak-key" else None
+
+
+# Keys that may sign certificates: RFC 8550 §4.3 and RFC 8551 §2.2, with P-521.
+_SIGNING_KINDS = frozenset({"RSA", "RSA-PSS", "secp256r1", "secp384r1", "secp521r1", "Ed25519", "Ed448"})
+
+
+@lru_cache(maxsize=8192)
+def key_fault(certificate: Certificate, weak_keys: bool) -> tuple[str, str]:
+    """Code and words when this key mustn't verify a signature, else two empty strings (CERT-13)."""
+    kind, words = rsa_fault(certificate, weak_keys)
+    if kind:
+        return "path.weak-key", f"{certificate.name} has {words}"
+    kind = key_kind(certificate)
+    if kind not in _SIGNING_KINDS:
+        return "path.unsupported-key", f"{certificate.name} has a key that can't sign certificates here: {kind}"
+    return "", ""
+
+
+def ca_fault(issuer: Certificate, settings: PathSettings, depth: int) -> PathFault | None:
+    """What a certificate must have in order to stand above others. ``depth``: CAs below it that aren't self-issued."""
+    about, name = profile(issuer), issuer.name
+
+    def fault(code: str, detail: str) -> PathFault:
+        return PathFault(code, detail, issuer, (issuer,))
+
+    # RFC 5280 §6.1.4 (k): v3 needs cA TRUE; v1 and v2 may only be believed by other means, and there are none.
+    if about.version < 3:
+        return fault(
+            "path.not-ca", f"{name} is an X.509 version {about.version} certificate and can't show that it is a CA"
+        )
+    if not about.ca:
+        why = "has no basicConstraints" if about.ca is None else "says cA FALSE in its basicConstraints"
+        return fault("path.not-ca", f"{name} {why}")
+    # RFC 5280 §6.1.4 (n)
+    if about.key_usage is not None and not about.key_usage.key_cert_sign:
+        return fault("path.no-cert-sign", f"{name} has a keyUsage without keyCertSign")
+    # RFC 5280 §6.1.4 (l), (m): the last certificate and self-issued ones don't count.
+    if about.path_length is not None and depth > about.path_length:
+        return fault("path.too-long", f"{name} allows {about.path_length} CAs below it, and there are {depth}")
+    # CERT-11: extended key usage is nested; RFC 5280 §4.2.1.12 leaves that to the application, every S/MIME CA relies on it.
+    if settings.email_protection and not about.serves_mail:
+        return fault("path.wrong-purpose", f"{name} is a CA for other purposes than mail")
+    return None
+
+
+def anchor_fault(
+    anchor: Anchor, chain: Sequence[Certificate], depth: int, settings: PathSettings, at: datetime
+) -> PathFault | None:
+    """Which limit of the anchor, stated by its certificate or its settings, ``chain`` below it doesn't keep."""
+    leaf, root = chain[0], anchor.certificate
+    until = anchor.settings.distrust_after
+    # PRE-4: an anchor that is given up keeps vouching for what it issued before.
+    if until is not None and leaf.not_before > until:
+        issued = f"{leaf.name} was issued on {leaf.not_before:%Y-%m-%d}"
+        detail = f"{issued}, and the trust anchor {root.name} isn't trusted for certificates after {until:%Y-%m-%d}"
+        return PathFault("path.distrusted", detail, leaf)
+    # A certificate that is trusted itself needs nobody to vouch for it.
+    return None if chain[-1] == root else _stated_fault(anchor, depth, settings, at)
+
+
+def _stated_fault(anchor: Anchor, depth: int, settings: PathSettings, at: datetime) -> PathFault | None:
+    """RFC 5280 §6.2 permits further limits on an anchor: those of RFC 5937, and that it says of itself to be a CA."""
+    root = anchor.certificate
+    about, name = profile(root), f"the trust anchor {root.name}"
+
+    def fault(code: str, detail: str) -> PathFault:
+        return PathFault(code, f"{name} {detail}", root)
+
+    if about.broken:
+        return fault("path.bad-extension", f"has extensions that can't be read: {about.broken}")
+    if root.not_before > at + settings.skew:
+        return fault("path.not-yet-valid", f"is valid from {root.not_before:%Y-%m-%dT%H:%M:%SZ}")
+    if root.not_after < at and not anchor.settings.expired:
+        return fault("path.expired", f"expired on {root.not_after:%Y-%m-%dT%H:%M:%SZ}")
+    if about.unknown:
+        return fault("path.unknown-extension", f"has the unknown critical extension {', '.join(about.unknown)}")
+    # A version 1 certificate can't say what it is; who makes it an anchor says it.
+    if about.version >= 3 and not about.ca:
+        why = "has no basicConstraints" if about.ca is None else "says cA FALSE in its basicConstraints"
+        return fault("path.not-ca", f"{why}, so it vouches for itself only")
+    if about.key_usage is not None and not about.key_usage.key_cert_sign:
+        return fault("path.not-ca", "has a keyUsage without keyCertSign, so it vouches for itself only")
+    if about.path_length is not None and depth > about.path_length:
+        return fault("path.too-long", f"allows {about.path_length} CAs below it, and there are {depth}")
+    if settings.email_protection and not about.serves_mail:
+        return fault("path.wrong-purpose", "is a CA for other purposes than mail")
+    return None
