@@ -62,6 +62,12 @@ def test_request_with_nonce(size: int) -> None:
     assert extension.value.nonce == b"n" * size  # type: ignore[attr-defined]
 
 
+def test_a_nonce_of_more_than_128_octets_is_a_bug() -> None:
+    """RFC 9654 §2.1, T-29: 129 octets aren't legal."""
+    with pytest.raises(ValueError, match="at most 128"):
+        build_request(QUESTION, nonce=b"n" * 129)
+
+
 def test_short_requests_go_by_get() -> None:
     """OCSP-14: a URL of at most 255 octets is a GET with escaped base64; SHA-256 with a 20-octet serial fits."""
     der = build_request(QUESTION)

@@ -12,6 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from postseal.core.crl import parse_crl
 from postseal.core.evidence import CrlEvidence, OcspEvidence, Question
+from postseal.core.revocation import Responder as LocalResponder
 from postseal.core.revocation import RevocationSettings, Status, Verdict, judge
 from support.evidence import (
     CRITICAL_UNKNOWN,
@@ -23,8 +24,12 @@ from support.evidence import (
     entry,
     name_of,
     node,
+    number,
+    octets,
+    scope,
     seq,
     signed_again,
+    utc,
 )
 from support.pki import DAY, HOUR, NOW, Authority, Leaf, authority, key, name, usage
 
@@ -40,17 +45,18 @@ def responder(ca: Authority = CA, **changes: Any) -> Leaf:
     """A delegated responder; ``changes`` are arguments of issue()."""
     arguments = {
         "kind": "p256", "slot": "responder", "common_name": "Responder", "eku": [OCSP_SIGNING],
-        "key_usage": usage("digital_signature"), "extra": [NO_CHECK], **changes,
+        "key_usage": usage("digital_signature"), "extra": [NO_CHECK], "not_before": NOW - 10 * DAY,
+        "not_after": NOW + 80 * DAY, **changes,
     }  # fmt: skip
     return ca.issue(None, **arguments)
 
 
 def ask(
     *ders: bytes, about: Leaf = ALICE, issuer: Leaf = CA, at: datetime = NOW, url: str = OCSP_URL,
-    crls: Sequence[bytes] = (), **settings: Any,
+    crls: Sequence[bytes] = (), sent: bytes = b"", **settings: Any,
 ) -> Verdict:  # fmt: skip
     question = Question(about.certificate, issuer.certificate, (), (OCSP_URL,))
-    evidence = [OcspEvidence(der, url, NOW) for der in ders]
+    evidence = [OcspEvidence(der, url, NOW, sent) for der in ders]
     lists = [CrlEvidence(parse_crl(der), CRL_URL, NOW) for der in crls]
     return judge(question, [*evidence, *lists], RevocationSettings(**settings), at)
 
@@ -302,7 +308,71 @@ def test_responder_without_nocheck() -> None:
 def test_responder_with_nocheck() -> None:
     """OCSP-10: id-pkix-ocsp-nocheck means that the CA vouches for the certificate's whole life."""
     trusted = responder()
-    assert ask(delegated(trusted), crls=[crl(CA, [entry(trusted)])], order="ocsp-only").status is Status.GOOD
+    for public in (False, True):
+        verdict = ask(delegated(trusted), crls=[crl(CA, [entry(trusted)])], order="ocsp-only", public=public)
+        assert (verdict.status, verdict.detail) == (Status.GOOD, "")
+
+
+@pytest.mark.parametrize(("days", "remarked"), [(90, False), (91, True)])
+def test_long_life_with_nocheck_is_remarked(days: int, remarked: bool) -> None:
+    """OCSP-10: what can't be revoked should be short-lived; more than 90 days are worth a warning."""
+    verdict = ask(delegated(responder(not_before=NOW - DAY, not_after=NOW + (days - 1) * DAY)))
+    assert verdict.status is Status.GOOD
+    assert (f"lives {days} days" in verdict.detail) is remarked
+
+
+def test_responder_without_nocheck_of_a_public_ca() -> None:
+    """OCSP-10: under a public anchor the responder's certificate must be on no current CRL of the CA, provably."""
+    plain = responder(extra=[])
+    refused = ask(delegated(plain), public=True)
+    assert (refused.status, refused.reason, refused.suspicious) == (Status.UNKNOWN, "rev.responder-unchecked", False)
+    stale = crl(CA, next_update=utc(NOW - HOUR))
+    assert ask(delegated(plain), crls=[stale], order="ocsp-only", public=True).reason == "rev.responder-unchecked"
+    only_users = crl(CA, extensions=[number(1), scope(reasons=b"\x06\x40")])
+    assert ask(delegated(plain), crls=[only_users], order="ocsp-only", public=True).reason == "rev.responder-unchecked"
+
+
+def test_responder_without_nocheck_by_a_current_crl() -> None:
+    """OCSP-10: a current CRL of the CA that doesn't list the responder does for nocheck, as long as it lasts."""
+    plain = responder(extra=[])
+    for public in (False, True):
+        verdict = ask(
+            Ocsp([Answer(ALICE, CA, next_update=NOW + 9 * DAY)], plain, certificates=[plain]).der(),
+            crls=[crl(CA)], order="ocsp-only", public=public,
+        )  # fmt: skip
+        assert (verdict.status, verdict.detail, verdict.usable_until) == (Status.GOOD, "", NOW + 7 * DAY)
+
+
+def appointed(who: Leaf, ca: Leaf = CA) -> tuple[LocalResponder, ...]:
+    return (LocalResponder(ca.certificate.key_id, who.certificate),)
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+def test_responder_by_local_configuration(by_key: bool) -> None:
+    """OCSP-7 (a): a certificate that the administrator names for the CA, whoever issued it; it needn't come along."""
+    stranger = responder(OTHER, eku=None, extra=[])
+    good = Ocsp([Answer(ALICE, CA)], stranger, by_key=by_key).der()
+    assert ask(good).reason == "rev.unauthorized-responder"
+    verdict = ask(good, responders=appointed(stranger), public=True)
+    assert (verdict.status, verdict.detail, verdict.usable_until) == (Status.GOOD, "", NOW + DAY)
+    bad = Ocsp([Answer(ALICE, CA, "revoked")], stranger, by_key=by_key).der()
+    assert ask(bad, responders=appointed(stranger)).status is Status.REVOKED
+
+
+def test_limits_of_a_responder_by_local_configuration() -> None:
+    """OCSP-7 (a), OCSP-6, OCSP-11: for its CA's key only, by its own key only, while it is valid, and not with a weak key."""
+    stranger = responder(OTHER)
+    good = Ocsp([Answer(ALICE, CA)], stranger).der()
+    assert ask(good, responders=appointed(stranger, OTHER)).reason == "rev.unauthorized-responder"
+    impostor = responder(OTHER, slot="another key")
+    assert ask(good, responders=appointed(impostor)).reason == "rev.bad-signature"
+    old = responder(OTHER, not_after=NOW - MINUTE)
+    assert "has expired" in ask(Ocsp([Answer(ALICE, CA)], old).der(), responders=appointed(old)).detail
+    weak = responder(OTHER, kind="rsa1024")
+    assert ask(Ocsp([Answer(ALICE, CA)], weak).der(), responders=appointed(weak)).reason == "rev.weak-algorithm"
+    # The CA itself and its delegates may answer beside it.
+    assert ask(direct(), responders=appointed(stranger)).status is Status.GOOD
+    assert ask(delegated(responder()), responders=appointed(stranger)).status is Status.GOOD
 
 
 def test_an_answer_does_not_outlive_its_signer() -> None:
@@ -330,6 +400,74 @@ def test_times(this_update: datetime, next_update: datetime | None, produced_at:
     """OCSP-12, T-22: thisUpdate, nextUpdate and producedAt with the skew; an answer without nextUpdate isn't believed."""
     answer = Answer(ALICE, CA, this_update=this_update, next_update=next_update)
     assert ask(Ocsp([answer], CA, produced_at=produced_at).der()).reason == code
+
+
+NONCE = b"n" * 32
+
+
+def nonced(nonce: bytes | None, *, status: str = "good", **changes: Any) -> bytes:
+    """An answer by the CA with this nonce in it."""
+    found = [("1.3.6.1.5.5.7.48.1.2", False, octets(nonce))] if nonce is not None else []
+    return Ocsp([Answer(ALICE, CA, status, **changes)], CA, extensions=found, produced_at=NOW).der()
+
+
+@pytest.mark.parametrize(
+    ("sent", "back", "mode", "code"),
+    [
+        (b"", None, "off", "rev.ocsp"),
+        (b"", NONCE, "off", "rev.ocsp"),
+        (b"", b"x" * 129, "off", "rev.ocsp"),
+        (b"", NONCE, "require", "rev.ocsp"),
+        (NONCE, NONCE, "on", "rev.ocsp"),
+        (NONCE, None, "on", "rev.ocsp"),
+        (NONCE, b"w" * 32, "on", "rev.wrong-nonce"),
+        (NONCE, NONCE, "require", "rev.ocsp"),
+        (NONCE, None, "require", "rev.no-nonce"),
+        (NONCE, b"w" * 32, "require", "rev.wrong-nonce"),
+        (NONCE, b"", "on", "rev.wrong-nonce"),
+        (NONCE, b"n", "on", "rev.wrong-nonce"),
+        (NONCE, b"n" * 128, "on", "rev.wrong-nonce"),
+        (NONCE, b"n" * 129, "on", "rev.wrong-nonce"),
+        (b"n", b"n", "on", "rev.ocsp"),
+        (b"n" * 128, b"n" * 128, "require", "rev.ocsp"),
+        (b"n" * 128, b"n" * 127, "require", "rev.wrong-nonce"),
+    ],
+)
+def test_t29_nonces(sent: bytes, back: bytes | None, mode: str, code: str) -> None:
+    """OCSP-13, RFC 9654 §2.1, T-29: right, wrong, absent; 1, 32, 128 and 129 octets; nothing sent, nothing compared."""
+    verdict = ask(nonced(back), sent=sent, nonce=mode)
+    assert verdict.reason == code
+    assert verdict.suspicious is (code == "rev.wrong-nonce")
+
+
+def test_t29_a_nonce_that_is_not_wrapped_is_understood() -> None:
+    """OCSP-13: some responders leave out the inner OCTET STRING."""
+    bare = Ocsp([Answer(ALICE, CA)], CA, extensions=[("1.3.6.1.5.5.7.48.1.2", False, NONCE)]).der()
+    assert ask(bare, sent=NONCE, nonce="require").reason == "rev.ocsp"
+
+
+def test_t29_revoked_counts_whatever_the_nonce() -> None:
+    """OCSP-13, RPL-4: a revocation that somebody recorded is one."""
+    for back in (None, b"w" * 32):
+        assert ask(nonced(back, status="revoked"), sent=NONCE, nonce="require").status is Status.REVOKED
+
+
+@pytest.mark.parametrize(
+    ("sent", "back", "age", "code"),
+    [
+        (NONCE, NONCE, HOUR, "rev.ocsp"),
+        (NONCE, NONCE, HOUR + timedelta(seconds=1), "rev.stale"),
+        (NONCE, None, MINUTE, "rev.stale"),
+        (b"", NONCE, MINUTE, "rev.stale"),
+        (b"", None, MINUTE, "rev.stale"),
+        (NONCE, b"w" * 32, MINUTE, "rev.wrong-nonce"),
+    ],
+)
+def test_t22_answers_without_next_update(sent: bytes, back: bytes | None, age: timedelta, code: str) -> None:
+    """OCSP-12, T-22: good for this one decision with our nonce in it and at most an hour old; else it may be of any age."""
+    verdict = ask(nonced(back, next_update=None, this_update=NOW - age), sent=sent, nonce="on")
+    assert verdict.reason == code
+    assert verdict.usable_until == (NOW if code == "rev.ocsp" else None)
 
 
 def test_stale_answers_keep_their_dates() -> None:

@@ -16,7 +16,7 @@ from postseal.core import ocsp
 from postseal.core.crl import parse_crl
 from postseal.core.errors import BadData
 from postseal.core.evidence import CrlEvidence, OcspEvidence, Question
-from postseal.core.revocation import RevocationSettings, Status, Verdict, judge
+from postseal.core.revocation import Nonce, RevocationSettings, Status, Verdict, judge
 from support.evidence import CRL_URL, OCSP_URL
 from support.pki import DAY, HOUR, NOW, Authority, Leaf, authority, usage
 
@@ -62,12 +62,12 @@ class OpenSsl:
                  "-crl_lastupdate", last, "-crl_nextupdate", following)  # fmt: skip
         return self.run("crl", "-in", "made.pem", "-outform", form)
 
-    def answer(self, request: bytes, *more: str) -> bytes:
+    def answer(self, request: bytes, *more: str, days: bool = True) -> bytes:
         """The answer of ``openssl ocsp`` to a request, dated by the machine's clock."""
         (self.folder / "request.der").write_bytes(request)
         signer = () if "-rsigner" in more else ("-rsigner", "responder.pem", "-rkey", "responder.key")
         self.run("ocsp", "-index", "index.txt", "-CA", "ca.pem", *signer, "-reqin", "request.der",
-                 "-respout", "answer.der", "-ndays", "3", *more)  # fmt: skip
+                 "-respout", "answer.der", *(("-ndays", "3") if days else ()), *more)  # fmt: skip
         return (self.folder / "answer.der").read_bytes()
 
     def question(self, about: Leaf) -> Question:
@@ -91,7 +91,8 @@ def openssl(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     ca = authority(f"OpenSSL CA {kind}", kind=kind, not_before=LONG_AGO, not_after=LONG_AFTER)
     responder = ca.issue(
         None, kind=kind, slot="responder", common_name="Responder", eku=[ExtendedKeyUsageOID.OCSP_SIGNING],
-        key_usage=usage("digital_signature"), not_before=LONG_AGO, not_after=LONG_AFTER,
+        key_usage=usage("digital_signature"), not_before=datetime.now(UTC).replace(microsecond=0) - DAY,
+        not_after=datetime.now(UTC).replace(microsecond=0) + 30 * DAY,
         extra=[(x509.OCSPNoCheck(), False)],
     )  # fmt: skip
     alice, bob, carol = (ca.issue(f"{who}@example.test", kind=kind, serial=serial) for who, serial in
@@ -169,18 +170,25 @@ def test_certificate_unknown_to_openssl(openssl: OpenSsl) -> None:
 
 def test_answer_without_next_update(openssl: OpenSsl) -> None:
     """OCSP-12: with "-ndays" left out OpenSSL gives no nextUpdate; such an answer can't be kept and isn't believed."""
-    request = ocsp.build_request(openssl.question(openssl.alice))
-    (openssl.folder / "request.der").write_bytes(request)
-    openssl.run("ocsp", "-index", "index.txt", "-CA", "ca.pem", "-rsigner", "responder.pem", "-rkey", "responder.key",
-                "-reqin", "request.der", "-respout", "answer.der")  # fmt: skip
     now = datetime.now(UTC)
-    evidence = OcspEvidence((openssl.folder / "answer.der").read_bytes(), OCSP_URL, now)
+    der = openssl.answer(ocsp.build_request(openssl.question(openssl.alice)), days=False)
+    evidence = OcspEvidence(der, OCSP_URL, now)
     verdict = judge(openssl.question(openssl.alice), [evidence], RevocationSettings(), now)
     assert (verdict.reason, verdict.status) == ("rev.stale", Status.UNKNOWN)
     assert "no nextUpdate" in verdict.detail
 
 
-def test_nonce_comes_back(openssl: OpenSsl) -> None:
-    """OCSP-13: OpenSSL returns the nonce of our request."""
-    der = openssl.answer(ocsp.build_request(openssl.question(openssl.alice), nonce=b"n" * 32))
-    assert ocsp.parse_response(der).nonce == b"n" * 32
+def test_t29_nonce_comes_back(openssl: OpenSsl) -> None:
+    """OCSP-13, T-29: OpenSSL returns the nonce of our request, and then also an answer without nextUpdate is of use."""
+    question, nonce = openssl.question(openssl.alice), b"n" * 32
+    request = ocsp.build_request(question, nonce=nonce)
+    der, now = openssl.answer(request), datetime.now(UTC)
+    settings = RevocationSettings(nonce=Nonce.REQUIRE)
+    assert ocsp.parse_response(der).nonce == nonce
+    assert judge(question, [OcspEvidence(der, OCSP_URL, now, nonce)], settings, now).reason == "rev.ocsp"
+    assert judge(question, [OcspEvidence(der, OCSP_URL, now, b"o" * 32)], settings, now).reason == "rev.wrong-nonce"
+    plain = openssl.answer(ocsp.build_request(question))
+    assert judge(question, [OcspEvidence(plain, OCSP_URL, now, nonce)], settings, now).reason == "rev.no-nonce"
+    endless = openssl.answer(request, days=False)
+    assert judge(question, [OcspEvidence(endless, OCSP_URL, now, nonce)], settings, now).reason == "rev.ocsp"
+    assert judge(question, [OcspEvidence(endless, OCSP_URL, now)], settings, now).reason == "rev.stale"

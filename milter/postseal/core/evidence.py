@@ -63,11 +63,16 @@ class CrlEvidence:
 
 @dataclass(frozen=True, slots=True)
 class OcspEvidence:
-    """The DER bytes of an OCSPResponse as fetched from ``url``; nothing in it is judged yet."""
+    """The DER bytes of an OCSPResponse as fetched from ``url``; nothing in it is judged yet.
+
+    ``nonce`` is that of the request, for the one judgement that follows the fetching; empty when none was sent or when the
+    answer comes from the store.
+    """
 
     der: bytes
     url: str
     fetched_at: datetime
+    nonce: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ _UNDERSTOOD = frozenset(
 )
 _MAX_SINGLES, _MAX_CERTIFICATES = 256, 16
 _MAX_GET = 255
+# RFC 9654 §2.1: 1 to 128 octets are legal, and a client uses at least 32.
+NONCE_OCTETS, _MAX_NONCE = 32, 128
 
 STATUS_NAMES = {
     0: "successful",
@@ -86,7 +88,12 @@ class Response:
 
 
 def build_request(question: Question, hash: str = "sha256", nonce: bytes = b"") -> bytes:
-    """DER of an OCSPRequest for one certificate (OCSP-1): no requestor name, no signature. ``hash`` is sha256 or sha1."""
+    """DER of an OCSPRequest for one certificate (OCSP-1): no requestor name, no signature. ``hash`` is sha256 or sha1.
+
+    Raises ValueError for a nonce of more than 128 octets.
+    """
+    if len(nonce) > _MAX_NONCE:
+        raise ValueError(f"a nonce has at most {_MAX_NONCE} octets")
     subject, issuer = certificate_facts(question.certificate.der), certificate_facts(question.issuer.der)
     name_hash, key_hash = issuer_hashes(hash, subject.issuer, issuer.key_bits)
     cert_id = tlv(
@@ -104,11 +111,13 @@ def build_request(question: Question, hash: str = "sha256", nonce: bytes = b"") 
     return tlv(SEQUENCE, tlv(SEQUENCE, tbs))
 
 
-def http_request(url: str, der: bytes) -> tuple[str, str, bytes]:
+def http_request(url: str, der: bytes, *, post: bool = False) -> tuple[str, str, bytes]:
     """Method, URL and body of the request: GET when the whole URL has at most 255 octets, else POST (OCSP-14).
 
-    A POST needs Content-Type application/ocsp-request (RFC 6960 Appendix A.1).
+    ``post`` asks for POST anyhow. A POST needs Content-Type application/ocsp-request (RFC 6960 Appendix A.1).
     """
+    if post:
+        return "POST", url, der
     encoded = base64.b64encode(der).decode("ascii")
     for plain, escaped in (("+", "%2B"), ("/", "%2F"), ("=", "%3D")):
         encoded = encoded.replace(plain, escaped)

@@ -154,6 +154,11 @@ _REV: tuple[Reason, ...] = (
     Reason("rev.ocsp-unknown", "the OCSP responder doesn't know the certificate", "RFC 6960 §2.2"),
     Reason("rev.rollback", "the CRL is older than the one that was fetched before", "RFC 5280 §5.2.3"),
     Reason("rev.wrong-nonce", "the OCSP answer is to another request; is it an old one?", "RFC 9654 §2.1"),
+    Reason(
+        "rev.responder-unchecked",
+        "the certificate of the OCSP responder can itself not be checked for revocation",
+        "RFC 6960 §4.2.2.2.1",
+    ),
     Reason("rev.no-nonce", "the OCSP answer lacks the nonce that the configuration requires", "RFC 9654 §2.1"),
     Reason("rev.clock", "the system clock went back, or shows a time before everything that is known"),
     Reason("rev.stale", "the evidence is out of date", "RFC 5280 §5.1.2.5, RFC 6960 §3.2"),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from postseal.core.certificate_facts import certificate_facts
+from postseal.core.certificate_facts import CertificateFacts, certificate_facts
 from postseal.core.crl import refresh_window as crl_refresh_window
 from postseal.core.crl import signature_valid
 from postseal.core.crl_status import Finding, Target, check_crl
@@ -26,7 +26,9 @@ from postseal.core.ocsp import refresh_window as ocsp_refresh_window
 from postseal.core.ocsp_status import check_ocsp
 from postseal.core.verdict import SUSPICIOUS
 from postseal.core.verdict import Doubt as Doubt
+from postseal.core.verdict import Nonce as Nonce
 from postseal.core.verdict import Order as Order
+from postseal.core.verdict import Responder as Responder
 from postseal.core.verdict import RevocationSettings as RevocationSettings
 from postseal.core.verdict import Status as Status
 from postseal.core.verdict import Verdict as Verdict
@@ -59,6 +61,7 @@ _RANK = {
             "rev.wrong-scope",
             "rev.ocsp-mismatch",
             "rev.no-nonce",
+            "rev.responder-unchecked",
             "rev.malformed",
             "rev.ocsp-error",
             "rev.too-large",
@@ -177,7 +180,7 @@ class _Judgement:
                     self.crls.append(finding)
             elif isinstance(item, OcspEvidence):
                 finding = check_ocsp(
-                    self.target, item, self.settings, self.at, lambda serial: self._listed_by(serial, all_of_it)
+                    self.target, item, self.settings, self.at, lambda facts: self._delegate_status(facts, all_of_it)
                 )
                 if finding is not None:
                     self.ocsps.append(finding)
@@ -191,18 +194,23 @@ class _Judgement:
             broken = Finding(Verdict(Status.UNKNOWN, "rev.malformed", words, url), None)
             (self.ocsps if isinstance(item, OcspEvidence) else self.crls).append(broken)
 
-    def _listed_by(self, serial: bytes, evidence: Sequence[Evidence]) -> str:
-        """OCSP-10: the URL of a CRL that the issuer signed and that lists ``serial``."""
+    def _delegate_status(self, responder: CertificateFacts, evidence: Sequence[Evidence]) -> Verdict:
+        """OCSP-10: what the CRLs at hand say about the certificate of an OCSP responder. Revoked is what any of them lists."""
         issuer = self.target.issuer
+        asked = replace(self.target, certificate=responder, crl_urls=(), ocsp_urls=())
+        covered, good = 0, []
         for item in evidence:
-            if (
-                isinstance(item, CrlEvidence)
-                and same_name(item.crl.issuer, issuer.subject)
-                and signature_valid(item.crl, issuer.spki)
-                and item.crl.find(serial) is not None
-            ):
-                return item.url
-        return ""
+            if not isinstance(item, CrlEvidence) or not same_name(item.crl.issuer, issuer.subject):
+                continue
+            if signature_valid(item.crl, issuer.spki) and item.crl.find(responder.serial) is not None:
+                return Verdict(Status.REVOKED, "rev.revoked-crl", source=item.url)
+            finding = check_crl(asked, item, self.settings, self.at)
+            if finding is not None and finding.verdict.status is Status.GOOD:
+                covered |= finding.covers
+                good.append(finding.verdict)
+        if covered == ALL_REASONS:
+            return min(good, key=_end)
+        return Verdict(Status.UNKNOWN, "rev.no-evidence")
 
     def _lifted(self, finding: Finding) -> bool:
         """CRL-20: is it a hold that newer evidence of the very same scope doesn't know any more?"""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from postseal.core.certs import Certificate
+
 
 class Status(StrEnum):
     GOOD = "good"
@@ -29,6 +31,22 @@ class UseDeltas(StrEnum):
     NO = "no"
     YES = "yes"
     REQUIRE = "require"
+
+
+class Nonce(StrEnum):
+    """OCSP-13: does a request carry a nonce, and must the answer?"""
+
+    OFF = "off"
+    ON = "on"
+    REQUIRE = "require"
+
+
+@dataclass(frozen=True, slots=True)
+class Responder:
+    """OCSP-7 (a): a certificate that signs OCSP answers for the CA whose key is ``issuer_key``, says the administrator."""
+
+    issuer_key: str
+    certificate: Certificate
 
 
 class Doubt(StrEnum):
@@ -110,3 +128,7 @@ class RevocationSettings:
     max_ca_crl_age: timedelta = timedelta(days=400)
     """The same when it decides about a CA certificate."""
     use_deltas: UseDeltas = UseDeltas.YES
+    nonce: Nonce = Nonce.OFF
+    responders: tuple[Responder, ...] = ()
+    public: bool = False
+    """The anchor is a public CA: its OCSP responders must be exempt from revocation or provably not revoked (OCSP-10)."""
