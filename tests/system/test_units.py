@@ -15,7 +15,7 @@ from support.daemon import run_postseal
 from support.scratch import ROOT
 
 UNITS = ROOT / "systemd"
-SERVICES = ("postseal-milter.service", "postseal-lookup.service")
+SERVICES = ("postseal-milter.service", "postseal-lookup.service", "postseal-metrics.service")
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -70,6 +70,14 @@ def test_the_milter_has_no_way_to_the_internet() -> None:
     assert service["ReadOnlyPaths"] == ["-/var/lib/postseal/evidence"]
 
 
+def test_the_metrics_service_talks_to_this_host_and_writes_nothing() -> None:
+    service = _service("postseal-metrics.service")
+    assert (service["IPAddressDeny"], service["IPAddressAllow"]) == (["any"], ["localhost"])
+    assert service["ProtectSystem"] == ["strict"]
+    assert "ReadWritePaths" not in service
+    assert "postseal-metrics.service" not in (UNITS / "postseal.target").read_text()
+
+
 def test_the_lookup_service_sees_no_mail() -> None:
     hidden = _service("postseal-lookup.service")["InaccessiblePaths"][0].split()
     assert {"-/var/spool", "-/var/mail", "-/var/lib/postseal/spool", "-/var/lib/postseal/decisions.sqlite"} <= set(
@@ -114,7 +122,7 @@ def test_users_and_directories_are_made_as_the_units_need_them(tmp_path: Path) -
     assert made.returncode == 0, made.stderr
     users = {line.split(":")[0]: line.split(":") for line in (tmp_path / "etc/passwd").read_text().splitlines()}
     groups = {line.split(":")[0]: line.split(":") for line in (tmp_path / "etc/group").read_text().splitlines()}
-    assert set(groups["postseal"][3].split(",")) == {"postseal-milter", "postseal-lookup"}
+    assert set(groups["postseal"][3].split(",")) == {"postseal-milter", "postseal-lookup", "postseal-metrics"}
     done = run("systemd-tmpfiles", f"--root={tmp_path}", "--create", *tmpfiles)
     assert done.returncode == 0, done.stderr
 

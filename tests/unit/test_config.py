@@ -76,6 +76,9 @@ socket = "/var/spool/postfix/dev/log"
 level = "warning"
 [decisions]
 keep = "90 d"
+[metrics]
+listen = "[::]:9463"
+allow_remote = true
 [[policy]]
 name = "partners"
 recipients = ["Bank.example", ".bank.example", "Notary@law.example"]

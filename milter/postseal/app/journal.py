@@ -1,10 +1,11 @@
-"""What happened to a message: one line per recipient in the mail log, warnings beside it, and a decision record each."""
+"""What happened to a message: a line per recipient in the mail log, warnings beside it, a decision record and a count each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from postseal.app.metering import NO_METER, MailMeter
 from postseal.app.ports import Clock, DecisionWriter, MailLog
 from postseal.core.assess import Assessed
 from postseal.core.path import Path
@@ -19,10 +20,11 @@ from postseal.core.text import address, escape, value
 class Journal:
     """Writes to the log and to the decision store; a failure of either never reaches the caller."""
 
-    def __init__(self, log: MailLog, store: DecisionWriter | None, clock: Clock) -> None:
+    def __init__(self, log: MailLog, store: DecisionWriter | None, clock: Clock, meter: MailMeter = NO_METER) -> None:
         self._log = log
         self._store = store
         self._clock = clock
+        self._meter = meter
 
     def record(
         self,
@@ -55,6 +57,22 @@ class Journal:
                 )  # fmt: skip
         except Exception as exc:
             self._log.error(f"{escape(queue_id)}: no decision record: {escape(str(exc) or type(exc).__name__)}")
+        self._count(recipients, plan, delay)
+
+    def failed(self, code: str) -> None:
+        """A message was deferred although nothing was decided about it: too many at once, or something failed."""
+        self._meter.failed(code)
+
+    def _count(self, recipients: Sequence[RecipientFacts], plan: Plan, delay: float) -> None:
+        for decision in outcomes(plan):
+            self._meter.decided(decision.action.value, decision.reason)
+        for facts in recipients:
+            doubtful = next((v for a in facts.assessed for v in a.verdicts if v.doubt is not None), None)
+            if doubtful is not None and doubtful.doubt is not None:
+                self._meter.doubted(doubtful.doubt.value, doubtful.reason)
+        # What is refused at RCPT hasn't been held up.
+        if delay > 0:
+            self._meter.took(delay)
 
     def close(self) -> None:
         """Write what is still waiting; for the end of a process."""

@@ -21,6 +21,7 @@ from cachetools import LRUCache, TTLCache
 
 from postseal.app import freshness
 from postseal.app.lookup_ports import Entry, Http, Store
+from postseal.app.metering import NO_METER, LookupMeter
 from postseal.app.ocsp_flight import Landed, OcspFlights
 from postseal.app.ports import Clock, TrustStore
 from postseal.core.certs import Certificate
@@ -101,8 +102,9 @@ class Lookups:
     def __init__(
         self, store: Store, http: Http, trust: TrustStore, clock: Clock, path_settings: PathSettings,
         revocation: RevocationSettings, settings: LookupSettings, warn: Callable[[str], None],
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = random.random, meter: LookupMeter = NO_METER,
     ) -> None:  # fmt: skip
+        self._meter = meter
         self._store = store
         self._http = http
         self._trust = trust
@@ -134,6 +136,7 @@ class Lookups:
             chain = self._chain(question, known)
             if chain is not None:
                 work.append(self._askers.submit(self._serve, question, chain, deadline, allowance))
+        self._meter.asked(len(work), len(questions) - len(work))
         wait_for(work, max(0.0, deadline - self._clock.monotonic()))
         return len(questions) - len(work)
 
@@ -158,6 +161,7 @@ class Lookups:
             self._store.postpone(entry.name, at + freshness.retry_soon(entry.next_update, at))
             errand = self._errand(entry)
             if errand is not None and self._fly(errand, None) is not None:
+                self._meter.prefetched(errand.kind)
                 started += 1
         return started
 
@@ -250,6 +254,7 @@ class Lookups:
         with self._lock:
             flight = self._flights.get(errand.key)
             if flight is not None:
+                self._meter.joined(errand.kind)
                 return flight
             rests = not force and self._fresh.get(errand.key, 0.0) > self._clock.monotonic()
         # What was fetched a moment ago rests, unless an administrator had it forgotten meanwhile.
@@ -257,11 +262,15 @@ class Lookups:
             with self._lock:
                 self._fresh.pop(errand.key, None)
             rests = False
-        if rests or (not force and self._blocked(errand)):
+        if rests:
+            return None
+        if not force and self._blocked(errand):
+            self._meter.backed_off(errand.kind)
             return None
         with self._lock:
             flight = self._flights.get(errand.key)
             if flight is not None:
+                self._meter.joined(errand.kind)
                 return flight
             # A flight may have landed since we looked.
             if not force and self._fresh.get(errand.key, 0.0) > self._clock.monotonic():
@@ -285,6 +294,7 @@ class Lookups:
     # ---- one flight -----------------------------------------------------------------------------------------------------
 
     def _run(self, errand: Errand) -> Outcome:
+        started = self._clock.monotonic()
         try:
             outcome = self._fetch(errand)
         except Unavailable as exc:
@@ -297,6 +307,7 @@ class Lookups:
         finally:
             with self._lock:
                 self._flights.pop(errand.key, None)
+        self._meter.fetched(errand.kind, outcome.why or "ok", self._clock.monotonic() - started)
         return outcome
 
     def _fetch(self, errand: Errand) -> Outcome:

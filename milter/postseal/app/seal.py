@@ -169,6 +169,7 @@ class MessageJob:
         self._failure: Reply | None = None
         if not self._counted:
             self._failure = _reply("sys.busy")
+            sealing.journal.failed("sys.busy")
             sealing.log.warning(
                 f"{_NO_QUEUE_ID}: from={address(sender)}: deferred, all {self._settings.max_messages} places for messages"
                 " are taken (max_messages)"
@@ -253,11 +254,12 @@ class MessageJob:
         """An exception on the way: logged here, answered as soon as an answer can be given."""
         log = self._sealing.log
         name = escape(self.queue_id or _NO_QUEUE_ID)
+        code = "sys.spool-unavailable" if isinstance(exc, Unavailable) else "sys.internal-error"
+        self._failure = _reply(code)
+        self._sealing.journal.failed(code)
         if isinstance(exc, Unavailable | BadData):
-            self._failure = _reply("sys.spool-unavailable" if isinstance(exc, Unavailable) else "sys.internal-error")
             log.error(f"{name}: {escape(str(exc))}; deferred")
         else:
-            self._failure = _reply("sys.internal-error")
             log.error(f"{name}: internal error, deferred: {traceback_text(exc)}")
         if self._copied:
             log.error(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 
 from postseal.config.model import Config
@@ -26,7 +25,7 @@ def _mail(config: Config) -> Iterator[str]:
         yield "[milter] internal_domains is empty: no mail is outbound, so nothing will be sealed"
     for domain in sorted(_EXAMPLES & {*milter.internal_domains}):
         yield f"[milter] internal_domains names {domain}, which is nobody's: put your own mail domains there"
-    if isinstance(milter.socket, InetSocket) and not _is_loopback(milter.socket.host):
+    if isinstance(milter.socket, InetSocket) and not milter.socket.is_loopback:
         host = milter.socket.host
         yield f"[milter] socket is on {host}: whoever reaches it can use it; use a loopback address or a Unix socket"
     if milter.socket_mode & 0o002:
@@ -38,13 +37,6 @@ def _mail(config: Config) -> Iterator[str]:
         yield f"[milter] reinject is empty: a message to recipients with several outcomes ({mixed}) will be deferred"
     if any(network.prefixlen == 0 for network in milter.internal_networks):
         yield "[milter] internal_networks holds the whole Internet: every client's mail with your sender address is outbound"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _trust(config: Config) -> Iterator[str]:

@@ -157,11 +157,22 @@ class _Checker:
             if name not in SECTIONS:
                 self.problem((name,), self._unknown_section(name, data[name]))
         sections = {name: self.table(name, data.get(name, {})) for name in SECTIONS if name != "policy"}
+        self.relations(sections)
         policies = self.policies(data.get("policy", []))
         rules = self.rules(policies)
         if self.problems:
             raise ConfigProblems(sorted(self.problems, key=lambda p: p.line))
         return Config(path=self.path, **sections, rules=rules)
+
+    def relations(self, sections: Mapping[str, Any]) -> None:
+        """What one option of a section says about another."""
+        metrics = sections["metrics"]
+        if metrics.listen is not None and not metrics.allow_remote and not metrics.listen.is_loopback:
+            self.problem(
+                ("metrics", "listen"),
+                f"[metrics] listen = {_shown(f'{metrics.listen.host}:{metrics.listen.port}')}: must be on a loopback "
+                "address, because whoever reaches it can read it; with allow_remote = true any address is taken",
+            )
 
     @staticmethod
     def _unknown_section(name: str, value: object) -> str:

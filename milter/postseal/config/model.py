@@ -184,6 +184,17 @@ class Decisions:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """Numbers for Prometheus, served by "postseal metrics". They tell how much mail you send and what becomes of it, but no
+    addresses."""
+
+    listen: InetSocket | None = _option(optional(host_port(), "nothing is counted"), "", """
+        Where metrics are served by HTTP, for example "127.0.0.1:9463". There is no password, so only a loopback address is
+        accepted unless allow_remote says otherwise.""")
+    allow_remote: bool = _option(boolean(), False, "Let listen be an address that other machines can reach.")
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A rule; [[policy]] is written once for each. The first one that matches sender and recipient decides. Without a
     last rule for "any" one named "default" is added: seal = "may", without_certificate = "clear", revocation = "soft"."""
@@ -232,6 +243,7 @@ class Config:
     revocation: Revocation
     log: Log
     decisions: Decisions
+    metrics: Metrics
     rules: tuple[Rule, ...]
 
     @staticmethod
@@ -261,6 +273,10 @@ class Config:
     @property
     def lookup_socket(self) -> Path:
         return self.lookup.socket or self.general.runtime_directory / "lookup.sock"
+
+    def metrics_directory(self, service: str) -> Path:
+        """Where the processes of one service count."""
+        return self.general.runtime_directory / f"metrics-{service}"
 
     @property
     def path_settings(self) -> PathSettings:
@@ -293,6 +309,7 @@ SECTIONS: Mapping[str, type] = {
     "revocation": Revocation,
     "log": Log,
     "decisions": Decisions,
+    "metrics": Metrics,
     "policy": Policy,
 }
 

@@ -52,6 +52,14 @@ class InetSocket:
     host: str
     port: int
 
+    @property
+    def is_loopback(self) -> bool:
+        """Can only this machine reach it?"""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
 
 def _typed(value: Any, *types: type) -> Any:
     # bool is an int to Python, never to an administrator.

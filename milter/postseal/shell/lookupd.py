@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from postseal.app.lookup import Lookups
+from postseal.app.metering import NO_METER, NoMeter
 from postseal.config import Config, load_config
 from postseal.core.errors import BadData, CannotCreate, PostsealError, TryAgain, Unavailable
 from postseal.sources import lookup_wire as wire
 from postseal.sources.clock import SystemClock
 from postseal.sources.evidence import EvidenceStore
 from postseal.sources.log import MailLog, open_log
+from postseal.sources.metrics import Recorder
 from postseal.sources.notify import notify, watchdog_interval
 from postseal.wiring.lookup import build_confinement, build_lookups, build_store
+from postseal.wiring.metrics import build_meter, start_counting
 
 SOCKET_MODE = 0o660
 MAX_CLIENTS = 256
@@ -45,6 +48,8 @@ class Server:
         self._active = 0
         self._active_lock = threading.Lock()
         self._confinement = build_confinement()
+        self._counting: int | None = None
+        self._meter: Recorder | NoMeter = NO_METER
         self._store: EvidenceStore
         self._lookups: Lookups
 
@@ -55,7 +60,8 @@ class Server:
         try:
             self._store = build_store(self._config, self._log.warning)
             self._store.forget_refusals()
-            self._lookups = build_lookups(self._config, self._store, self._confinement, self._log.warning)
+            self._count(self._config)
+            self._lookups = build_lookups(self._config, self._store, self._confinement, self._log.warning, self._meter)
             listener = _listen(path, self._config.lookup.socket_group)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, self._on_signal)
@@ -73,6 +79,13 @@ class Server:
             os.close(lock)
         self._log.info("lookup stopped")
         return 0
+
+    def _count(self, config: Config) -> None:
+        """Begin to count, once; when the configuration says so no more, what counted goes on unread."""
+        if self._counting is None:
+            self._counting = start_counting(config, "lookup", self._log.warning)
+            if self._counting is not None:
+                self._meter = build_meter(config, "lookup", 0, self._log.warning)
 
     def _on_signal(self, number: int, frame: object) -> None:
         (self._reload if number == signal.SIGHUP else self._stop).set()
@@ -95,7 +108,8 @@ class Server:
                 config.lookup_socket != self._config.lookup_socket
             ):
                 self._log.warning("a new state directory or lookup socket takes effect after a restart only")
-            fresh = build_lookups(config, self._store, self._confinement, self._log.warning)
+            self._count(config)
+            fresh = build_lookups(config, self._store, self._confinement, self._log.warning, self._meter)
             self._store.forget_refusals()
             old, self._lookups, self._log = self._lookups, fresh, _open_log(config)
             old.close()

@@ -1,7 +1,8 @@
-"""``postseal run``: milter and lookup as children of one foreground process, for containers, the demo and tests.
+"""``postseal run``: milter, lookup and, where they are configured, metrics as children of one foreground process.
 
-A child that dies is started again; SIGHUP is passed on; SIGTERM and SIGINT stop both. A child that can't start for a reason
-that won't go away by itself (configuration, permission, socket in use) ends all with its exit code.
+For containers, the demo and tests. A child that dies is started again; SIGHUP is passed on; SIGTERM and SIGINT stop all. A
+child that can't start for a reason that won't go away by itself (configuration, permission, socket in use) ends all with its
+exit code.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from postseal.sources.notify import notify, watchdog_interval
 
 # The order of the start; they stop the other way round, so that the last messages still find their evidence.
 SERVICES = ("lookup", "milter")
+METRICS = "metrics"
 _BACKOFF = (0.2, 30.0)
 _LIVED = 10.0
 _KILL_AFTER = 10.0
@@ -55,7 +57,7 @@ class Services:
         self._config = config
         self._clock = SystemClock()
         self._log = open_log("postseal/run", config.log.facility, config.log.socket, config.log.level)
-        self._services = [_Service(name) for name in SERVICES]
+        self._services = [_Service(name) for name in services(config)]
         self._stop = self._reload = self._told = False
         self._wake, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for service in self._services:
@@ -133,8 +135,9 @@ class Services:
     def _tell_ready(self) -> None:
         if not self._told and all(service.ready for service in self._services):
             self._told = True
-            self._log.info("milter and lookup are running")
-            notify("READY=1", "STATUS=milter and lookup are running")
+            running = f"{' and '.join(sorted((s.name for s in self._services), reverse=True))} are running"
+            self._log.info(running)
+            notify("READY=1", f"STATUS={running}")
 
     def _look(self, service: _Service) -> int | None:
         process = service.process
@@ -169,3 +172,8 @@ class Services:
             self._log.error(f"{service.name} did not end in time and is killed")
             process.kill()
             process.wait()
+
+
+def services(config: Config) -> tuple[str, ...]:
+    """What is started, in this order."""
+    return SERVICES if config.metrics.listen is None else (*SERVICES, METRICS)

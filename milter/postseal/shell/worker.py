@@ -37,6 +37,7 @@ class Place:
     """What the supervisor gives a worker: ``listener`` a descriptor, or None to open ``settings`` itself.
 
     ``status`` takes one JSON line; ``parent`` is readable (at its end) when the supervisor has gone. ``cpu`` None is any.
+    No other worker that lives has the same ``number``.
     """
 
     settings: SocketSettings
@@ -44,9 +45,10 @@ class Place:
     status: int
     parent: int
     cpu: int | None
+    number: int = 0
 
 
-def run_worker(place: Place, config: Config, build: Callable[[Config], MilterGraph] = build_milter) -> NoReturn:
+def run_worker(place: Place, config: Config, build: Callable[[Config, int], MilterGraph] = build_milter) -> NoReturn:
     """The whole life of a worker. Reports readiness or why there is none, serves, drains, ends."""
     code = 0
     try:
@@ -87,12 +89,12 @@ class _Worker:
     def _on_term(self, number: int, frame: object) -> None:
         self._stopping = True
 
-    def run(self, build: Callable[[Config], MilterGraph]) -> int:
+    def run(self, build: Callable[[Config, int], MilterGraph]) -> int:
         place = self._place
         if place.cpu is not None:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(0, {place.cpu})
-        graph = build(self._config)
+        graph = build(self._config, place.number)
         install(lambda: Session(graph.sealing), graph.log)
         if not self._open_socket():
             _report(place, {NO_DESCRIPTOR: True})

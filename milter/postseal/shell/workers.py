@@ -20,6 +20,7 @@ from postseal.shell.listener import Listener, SocketSettings
 from postseal.shell.worker import NO_DESCRIPTOR, Place, run_worker
 from postseal.sources.clock import SystemClock
 from postseal.sources.notify import notify, watchdog_interval
+from postseal.wiring.metrics import start_counting
 from postseal.wiring.milter import milter_log
 
 _START_TIMEOUT = 60.0
@@ -47,6 +48,7 @@ class _Child:
     pid: int
     status: int
     started: float
+    number: int = 0
     ready: bool = False
     kill_at: float | None = None
     failed: str = ""
@@ -86,11 +88,13 @@ class Supervisor:
         self._flags = _Flags()
         # Never written: workers see its end when the supervisor is gone, however it went.
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
+        self._counting: int | None = None
 
     def run(self) -> int:
         """Serve until SIGTERM; the exit code. Raises a PostsealError of one sentence when the start fails."""
         self._listener = Listener(self._settings)
         self._catch_signals()
+        self._counting = start_counting(self._config, "milter", self._log.warning)
         try:
             self._start()
         except BaseException:
@@ -158,18 +162,23 @@ class Supervisor:
     def _spawn(self, config: Config, slot: int) -> _Child:
         status_read, status_write = os.pipe2(os.O_CLOEXEC)
         inherited = self._listener.socket.fileno() if self._listener and self._inherit else None
-        place = Place(self._settings, inherited, status_write, self._alive_read, _cpu(config, slot))
+        # Smallest first: a new worker goes on with the counters of one that has ended.
+        taken = {child.number for child in self._known.values()}
+        number = next(n for n in range(len(taken) + 1) if n not in taken)
+        place = Place(self._settings, inherited, status_write, self._alive_read, _cpu(config, slot), number)
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
             # The write end must be the supervisor's alone, so that its end is noticed.
             others = [child.status for child in self._known.values()]
-            for number in (self._alive_write, status_read, *self._flags.pipe, *others):
+            # … and so must be what shows that the service lives.
+            others += [] if self._counting is None else [self._counting]
+            for descriptor in (self._alive_write, status_read, *self._flags.pipe, *others):
                 with contextlib.suppress(OSError):
-                    os.close(number)
+                    os.close(descriptor)
             run_worker(place, config)
         os.close(status_write)
-        child = _Child(pid, status_read, self._clock.monotonic())
+        child = _Child(pid, status_read, self._clock.monotonic(), number)
         self._known[pid] = child
         return child
 
@@ -272,6 +281,8 @@ class Supervisor:
             config = load_config(self._config.path)
             if socket_settings(config) != self._settings:
                 self._log.warning(f"the socket stays {self._settings} until postseal is restarted")
+            if self._counting is None:
+                self._counting = start_counting(config, "milter", self._log.warning)
             self._roll(config)
         except (ConfigError, PostsealError, _NoDescriptor) as exc:
             self._log.error(f"not reloaded, the old configuration stays: {exc}")

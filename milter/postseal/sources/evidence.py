@@ -103,6 +103,10 @@ class EvidenceStore:
         self._drop(row.sha256)
         return NoAnswer(row.url, "rev.malformed", "the stored CRL is damaged", t.moment(row.fetched_at))
 
+    def exists(self) -> bool:
+        """Is there a store at all yet?"""
+        return self._file.exists()
+
     def generation(self) -> int:
         """Changes with every commit; 0 while there is no store."""
         return self._counter.value()

@@ -170,7 +170,10 @@ class _SinkError(Exception):
 
 
 class Fetcher:
-    """Makes exchanges; safe to use from several threads. ``tls`` replaces the system's trust (for an internal CA)."""
+    """Makes exchanges; safe to use from several threads. ``tls`` replaces the system's trust (for an internal CA).
+
+    ``counted`` hears of the octets of bodies as they come.
+    """
 
     def __init__(
         self,
@@ -179,7 +182,9 @@ class Fetcher:
         user_agent: str,
         tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
         monotonic: Callable[[], float] | None = None,
+        counted: Callable[[int], object] = lambda octets: None,
     ) -> None:
+        self._counted = counted
         self._guard = guard
         self._user_agent = user_agent
         self._make_tls = tls
@@ -240,7 +245,7 @@ class Fetcher:
                 return refused
             if response.status_code == 304:
                 return NotModified(target.url, _max_age(response.headers))
-            return _read(response, request)
+            return _read(response, request, self._counted)
 
     def _shared_tls(self) -> ssl.SSLContext:
         # Measured: a context with the system's CAs takes 39 ms and 812 KB to make.
@@ -269,12 +274,13 @@ def _refused(url: str, response: requests.Response, max_size: int) -> FetchFaile
     return None
 
 
-def _read(response: requests.Response, request: _Request) -> Transfer:
+def _read(response: requests.Response, request: _Request, counted: Callable[[int], object]) -> Transfer:
     received = bytearray()
     sink = received.extend if request.sink is None else _guarded(request.sink)
     started, count = _exchange.monotonic(), 0
     for chunk in response.raw.stream(_CHUNK, decode_content=False):
         count += len(chunk)
+        counted(len(chunk))
         if count > request.max_size:
             return FetchFailed(request.url, "rev.too-large", f"the answer has more than {request.max_size} bytes")
         sink(chunk)

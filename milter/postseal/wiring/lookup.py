@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from postseal.app.lookup import Lookups, LookupSettings
+from postseal.app.metering import NO_METER, LookupMeter
 from postseal.config import Config
 from postseal.sources.clock import SystemClock
 from postseal.sources.confine import ConfinedHttp, Confinement
@@ -31,13 +32,15 @@ def build_confinement() -> Confinement:
     return Confinement()
 
 
-def build_lookups(config: Config, store: EvidenceStore, confinement: Confinement, warn: Warn) -> Lookups:
+def build_lookups(
+    config: Config, store: EvidenceStore, confinement: Confinement, warn: Warn, meter: LookupMeter = NO_METER
+) -> Lookups:
     """The fetching use case on ``store``."""
     lookup = config.lookup
     guard = Guard(ports=lookup.ports, allow_networks=[str(network) for network in lookup.allow_networks])
     return Lookups(
         store=store,
-        http=ConfinedHttp(Fetcher(guard, user_agent=lookup.user_agent), confinement),
+        http=ConfinedHttp(Fetcher(guard, user_agent=lookup.user_agent, counted=meter.received), confinement),
         trust=build_trust(config, warn),
         clock=SystemClock(),
         path_settings=config.path_settings,
@@ -49,4 +52,5 @@ def build_lookups(config: Config, store: EvidenceStore, confinement: Confinement
             concurrency=lookup.concurrency,
         ),
         warn=warn,
+        meter=meter,
     )

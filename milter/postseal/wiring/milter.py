@@ -17,6 +17,7 @@ from postseal.sources.log import MailLog, open_log
 from postseal.sources.reinject import SmtpReinjector
 from postseal.sources.spool import Spool
 from postseal.wiring.assess import build_assessor
+from postseal.wiring.metrics import build_meter
 
 IDENTIFIER = "postseal/milter"
 
@@ -46,8 +47,8 @@ def seal_settings(config: Config) -> SealSettings:
     )
 
 
-def build_milter(config: Config) -> MilterGraph:
-    """Raises a PostsealError of one sentence when a directory or store can't be used."""
+def build_milter(config: Config, number: int = 0) -> MilterGraph:
+    """The graph of worker ``number``. Raises a PostsealError of one sentence when a directory or store can't be used."""
     clock = SystemClock()
     log = milter_log(config)
     spool = config.spool_directory
@@ -56,7 +57,8 @@ def build_milter(config: Config) -> MilterGraph:
     except OSError as exc:
         raise CannotCreate(f"can't make the spool directory {spool}: {exc.strerror}") from exc
     keep = timedelta(seconds=config.decisions.keep)
-    journal = Journal(log, DecisionStore(config.decision_store, keep, on_error=log.error), clock)
+    meter = build_meter(config, "milter", number, log.warning)
+    journal = Journal(log, DecisionStore(config.decision_store, keep, on_error=log.error), clock, meter)
     settings = seal_settings(config)
     reinject = config.milter.reinject
     sealing = Sealing(

@@ -25,6 +25,7 @@ MODULES: tuple[str, ...] = (
     "evidence",
     "explain",
     "lookup",
+    "metrics",
     "run",
     "verify",
 )
