@@ -6,9 +6,9 @@ import pytest
 from cryptography import x509
 
 from postseal.core.crl import parse_crl
-from postseal.core.crl_signers import judge_with_rollover
-from postseal.core.evidence import CrlEvidence, question_for
-from postseal.core.path import Anchor, Path, PathSettings, build_path
+from postseal.core.evidence import CrlEvidence
+from postseal.core.judgement import JudgementSettings, judge_certificate
+from postseal.core.path import Anchor, PathSettings
 from postseal.core.revocation import RevocationSettings, Status, Verdict
 from support.pki import NOW, Authority, authority, key, name, usage
 
@@ -32,11 +32,10 @@ NEW = other_key(ROOT)
 
 def judged(*crls: bytes, signer: Authority = NEW) -> Verdict:
     pool = (OLD.certificate, signer.certificate)
-    path = build_path(ALICE.certificate, (Anchor(ROOT.certificate),), pool, PathSettings(), NOW)
-    assert isinstance(path, Path)
     evidence = [CrlEvidence(parse_crl(der), f"file:{n}", NOW) for n, der in enumerate(crls)]
-    question = question_for(ALICE.certificate, OLD.certificate)
-    return judge_with_rollover(question, evidence, path, pool, (PathSettings(), RevocationSettings()), NOW)
+    settings = JudgementSettings(PathSettings(), RevocationSettings())
+    found = judge_certificate(ALICE.certificate, (Anchor(ROOT.certificate),), pool, lambda _: evidence, settings, NOW)
+    return found.verdicts[0]
 
 
 def test_the_new_key_decides_when_it_is_good_itself() -> None:

@@ -7,19 +7,16 @@ the path decides about the path (RFC 5280 §6.1.3 (a)(3) asks every one of them)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 
 from postseal.core.certs import Certificate
-from postseal.core.crl_signers import judge_with_rollover
-from postseal.core.evidence import Evidence, Question, question_for
+from postseal.core.crl_signers import Budget, EvidenceFor, Signers
+from postseal.core.evidence import Question, question_for
 from postseal.core.path import Anchor, Path, PathFault, PathSettings, build_paths
 from postseal.core.revocation import RevocationSettings, Status, Verdict, still_needed
-
-EvidenceFor = Callable[[Question], Sequence[Evidence]]
-"""All evidence at hand that may answer a question. It mustn't raise."""
 
 # PRE-6: paths that are judged before the best so far has to do. Honest certificates have one or two.
 MAX_PATHS = 8
@@ -93,10 +90,13 @@ def judge_paths(
 ) -> Judgement:
     """``judge_certificate`` where the paths (at least one) are known already."""
     best: Judgement | None = None
+    budget = Budget()
     tried = 0
     for path in paths:
         tried += 1
-        found = _judge_path(path, pool, evidence_for, settings, at) if settings.with_revocation else Judgement(path)
+        found = (
+            _judge_path(path, pool, evidence_for, settings, at, budget) if settings.with_revocation else Judgement(path)
+        )
         if best is None or _doubts(found) < _doubts(best):
             best = found
         if found.good or tried >= MAX_PATHS:
@@ -106,8 +106,14 @@ def judge_paths(
 
 
 def _judge_path(
-    path: Path, pool: Sequence[Certificate], evidence_for: EvidenceFor, settings: JudgementSettings, at: datetime
+    path: Path,
+    pool: Sequence[Certificate],
+    evidence_for: EvidenceFor,
+    settings: JudgementSettings,
+    at: datetime,
+    budget: Budget,
 ) -> Judgement:
+    signers = Signers(path, pool, evidence_for, settings.path, settings.revocation, at, budget)
     verdicts: list[Verdict] = []
     missing: list[Question] = []
     for index, certificate in enumerate(path.certificates):
@@ -118,11 +124,11 @@ def _judge_path(
         # PRE-3: everybody else is. The lookup process validates again, and may not know the certificates further up.
         question = question_for(certificate, path.issuer_of(index), path.certificates[index + 2 :])
         evidence = evidence_for(question)
-        both = (settings.path, settings.revocation)
-        verdicts.append(judge_with_rollover(question, evidence, path, pool, both, at))
-        if still_needed(question, evidence, settings.revocation, at):
+        verdict = signers.judge(question, evidence)
+        verdicts.append(verdict)
+        if still_needed(question, evidence, settings.revocation, at, verdict):
             missing.append(question)
-    return Judgement(path, tuple(verdicts), tuple(missing))
+    return Judgement(path, tuple(verdicts), tuple(dict.fromkeys((*missing, *signers.missing))))
 
 
 _BADNESS = {Status.GOOD: 0, Status.UNKNOWN: 1, Status.REVOKED: 3}

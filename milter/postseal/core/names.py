@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from functools import lru_cache
 
-from postseal.core.der import SEQUENCE, SET, BadDer, Cursor
+from postseal.core.der import SEQUENCE, SET, BadDer, Cursor, tlv
 
 _UTF8, _PRINTABLE, _IA5 = 0x0C, 0x13, 0x16
 
@@ -38,6 +38,11 @@ def name_key(der: bytes) -> NameKey:
 def same_name(a: bytes, b: bytes) -> bool:
     """Are two Names (DER) equal by RFC 5280 §7.1? Order of RDNs counts; case, inner white space, string type don't."""
     return a == b or name_key(a) == name_key(b)
+
+
+def with_rdn(name: bytes, rdn: bytes) -> bytes:
+    """``name`` (DER) with ``rdn`` (DER of a RelativeDistinguishedName) appended. Raises BadDer."""
+    return tlv(SEQUENCE, Cursor(name).content(SEQUENCE), rdn)
 
 
 def _rdn_key(cursor: Cursor) -> frozenset[tuple[bytes, object, object]]:

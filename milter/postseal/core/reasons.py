@@ -165,6 +165,7 @@ _REV: tuple[Reason, ...] = (
     Reason("rev.not-yet-valid", "the evidence is dated in the future; is a clock wrong?", "RFC 5280 §5.1.2.4"),
     Reason("rev.weak-algorithm", "the evidence is signed with an algorithm that is too weak", "RFC 8550 §4.3"),
     Reason("rev.no-crl-sign", "the issuer's certificate doesn't allow it to sign CRLs", "RFC 5280 §6.3.3 (f)"),
+    Reason("rev.crl-signer", "who signed the CRL isn't known to be allowed to", "RFC 5280 §6.3.3 (f)"),
     Reason("rev.wrong-scope", "the CRL isn't meant for this certificate", "RFC 5280 §6.3.3 (b)(2)"),
     Reason("rev.reasons-incomplete", "the CRLs at hand don't cover all revocation reasons", "RFC 5280 §6.3.3 (l)"),
     Reason("rev.unsupported", "the evidence is of a kind that this version doesn't understand", "RFC 5280 §5.2"),

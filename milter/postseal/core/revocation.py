@@ -11,16 +11,27 @@ Each piece of evidence is judged for itself (``crl_status``, ``ocsp_status``) an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from postseal.core.certificate_facts import CertificateFacts, certificate_facts
 from postseal.core.crl import refresh_window as crl_refresh_window
 from postseal.core.crl import signature_valid
-from postseal.core.crl_status import Finding, Target, check_crl
+from postseal.core.crl_status import (
+    Finding,
+    SignerOf,
+    Spoken,
+    Target,
+    about_base,
+    about_delta,
+    hear,
+    superseded,
+)
+from postseal.core.der import later
 from postseal.core.distribution import ALL_REASONS, reason_names
-from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, RevokedBefore
+from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, RevokedBefore, delta_urls
 from postseal.core.names import same_name
 from postseal.core.ocsp import refresh_window as ocsp_refresh_window
 from postseal.core.ocsp_status import check_ocsp
@@ -31,6 +42,7 @@ from postseal.core.verdict import Order as Order
 from postseal.core.verdict import Responder as Responder
 from postseal.core.verdict import RevocationSettings as RevocationSettings
 from postseal.core.verdict import Status as Status
+from postseal.core.verdict import UseDeltas as UseDeltas
 from postseal.core.verdict import Verdict as Verdict
 
 # PRE-6: pieces of evidence that one verdict looks at. Honest stores hold a handful.
@@ -56,6 +68,7 @@ _RANK = {
             "rev.not-yet-valid",
             "rev.weak-algorithm",
             "rev.no-crl-sign",
+            "rev.crl-signer",
             "rev.unsupported",
             "rev.reasons-incomplete",
             "rev.wrong-scope",
@@ -75,26 +88,42 @@ _RANK = {
 }
 
 
-def judge(question: Question, evidence: Sequence[Evidence], settings: RevocationSettings, at: datetime) -> Verdict:
+def judge(
+    question: Question,
+    evidence: Sequence[Evidence],
+    settings: RevocationSettings,
+    at: datetime,
+    signer_of: SignerOf | None = None,
+) -> Verdict:
     """One verdict from all evidence at hand. Total: any input gives a Verdict, never an exception (RPL-3).
 
-    The detail of a GOOD verdict is empty, or a remark that is worth a warning.
+    The detail of a GOOD verdict is empty, or a remark that is worth a warning. Without ``signer_of`` only CRLs count that are
+    signed with the key of ``question.issuer``; see ``core.judgement`` for the whole.
     """
     try:
-        return _Judgement(question, settings, at).of(evidence)
+        return _Judgement(question, settings, at, signer_of).of(evidence)
     except Exception as exc:
         return Verdict(
             Status.UNKNOWN, "rev.malformed", f"the certificate or its evidence can't be judged: {_words(exc)}"
         )
 
 
-def still_needed(question: Question, evidence: Sequence[Evidence], settings: RevocationSettings, at: datetime) -> bool:
-    """Would fetching help: is there no fresh decisive evidence, and a URL that isn't in back-off?"""
+def still_needed(
+    question: Question,
+    evidence: Sequence[Evidence],
+    settings: RevocationSettings,
+    at: datetime,
+    verdict: Verdict | None = None,
+) -> bool:
+    """Would fetching help: is there no fresh decisive evidence, and a URL that isn't in back-off?
+
+    ``verdict`` is the one on ``question`` where it is known already, with all that is known of signers.
+    """
     try:
         # PRE-2: an expired certificate can't be used anyhow, and its responder may have forgotten it.
         if at > question.certificate.not_after:
             return False
-        verdict = judge(question, evidence, settings, at)
+        verdict = verdict or judge(question, evidence, settings, at)
         if verdict.status is Status.GOOD:
             return False
         # CRL-20: a hold may be over when newer evidence comes; every other revocation is for ever.
@@ -102,7 +131,10 @@ def still_needed(question: Question, evidence: Sequence[Evidence], settings: Rev
         if verdict.status is Status.REVOKED and lasting:
             return False
         tried = {item.url for item in evidence if _in_back_off(item, at)}
-        return any(url not in tried for url in _urls(question, settings.order))
+        urls = _urls(question, settings.order)
+        if settings.use_deltas is UseDeltas.REQUIRE:
+            urls += delta_urls(question, evidence)
+        return any(url not in tried for url in urls)
     except Exception:
         # Evidence that can't even be looked at is no reason to stop fetching better evidence.
         return True
@@ -138,15 +170,19 @@ def refresh_window(evidence: CrlEvidence | OcspEvidence) -> tuple[datetime, date
 class _Judgement:
     """One call of ``judge``: a single ``at`` for every comparison (PRE-5)."""
 
-    def __init__(self, question: Question, settings: RevocationSettings, at: datetime) -> None:
-        self.question, self.settings, self.at = question, settings, at
+    def __init__(
+        self, question: Question, settings: RevocationSettings, at: datetime, signer_of: SignerOf | None = None
+    ) -> None:
+        self.question, self.settings, self.at, self.signer_of = question, settings, at, signer_of
         self.target = Target(
             certificate_facts(question.certificate.der),
             certificate_facts(question.issuer.der),
             question.issuer.name,
             question.crl_urls,
             question.ocsp_urls,
+            question.delta_urls,
         )
+        self.spoken: list[Spoken] = []
         self.crls: list[Finding] = []
         self.ocsps: list[Finding] = []
         self.absent: list[Finding] = []
@@ -156,6 +192,7 @@ class _Judgement:
         considered = evidence[:_MAX_EVIDENCE]
         for item in considered:
             self._look_at(item, considered)
+        self._weigh_crls()
         found = [*self.crls, *self.ocsps, *self.remembered]
         revoked = [f for f in found if f.verdict.status is Status.REVOKED and not self._lifted(f)]
         if revoked:
@@ -173,11 +210,13 @@ class _Judgement:
 
     def _look_at(self, item: Evidence, all_of_it: Sequence[Evidence]) -> None:
         """Judge one source for itself. Whatever goes wrong in it is UNKNOWN and spoils nothing else (RPL-3)."""
-        try:
+        with self._spoils_nothing(item):
             if isinstance(item, CrlEvidence):
-                finding = check_crl(self.target, item, self.settings, self.at)
-                if finding is not None:
-                    self.crls.append(finding)
+                heard = hear(self.target, item, self.settings, self.signer_of)
+                if isinstance(heard, Spoken):
+                    self.spoken.append(heard)
+                elif heard is not None:
+                    self.crls.append(heard)
             elif isinstance(item, OcspEvidence):
                 finding = check_ocsp(
                     self.target, item, self.settings, self.at, lambda facts: self._delegate_status(facts, all_of_it)
@@ -188,29 +227,48 @@ class _Judgement:
                 self.remembered.append(Finding(_revoked_before(item), None))
             else:
                 self.absent.append(_no_answer(item))
+
+    @contextmanager
+    def _spoils_nothing(self, item: Evidence) -> Iterator[None]:
+        try:
+            yield
         except Exception as exc:
             url = str(getattr(item, "url", ""))
             words = f"{url or 'evidence'}: can't be judged: {_words(exc)}"
             broken = Finding(Verdict(Status.UNKNOWN, "rev.malformed", words, url), None)
             (self.ocsps if isinstance(item, OcspEvidence) else self.crls).append(broken)
 
+    def _weigh_crls(self) -> None:
+        """What each CRL that may speak says, together with the deltas and the CRLs that came after it."""
+        deltas = [s for s in self.spoken if s.crl.delta_base is not None]
+        bases = [s for s in self.spoken if s.crl.delta_base is None]
+        for delta in deltas:
+            with self._spoils_nothing(delta.evidence):
+                said = about_delta(delta, bases)
+                if said is not None:
+                    self.crls.append(said)
+        for base in bases:
+            with self._spoils_nothing(base.evidence):
+                finding = about_base(self.target, base, deltas, self.settings, self.at)
+                self.crls.append(superseded(finding, base.evidence) if self._outdated(base, bases) else finding)
+
+    def _outdated(self, base: Spoken, bases: Sequence[Spoken]) -> bool:
+        """CRL-25: is a newer CRL of the same scope known? One from the future doesn't count, all honest ones come before it."""
+        limit = later(self.at, self.settings.skew)
+        newer = (b for b in bases if b.scope == base.scope and b.crl.this_update <= limit)
+        return base.evidence.outdated or any(_age(b) > _age(base) for b in newer)
+
     def _delegate_status(self, responder: CertificateFacts, evidence: Sequence[Evidence]) -> Verdict:
         """OCSP-10: what the CRLs at hand say about the certificate of an OCSP responder. Revoked is what any of them lists."""
         issuer = self.target.issuer
-        asked = replace(self.target, certificate=responder, crl_urls=(), ocsp_urls=())
-        covered, good = 0, []
-        for item in evidence:
-            if not isinstance(item, CrlEvidence) or not same_name(item.crl.issuer, issuer.subject):
-                continue
-            if signature_valid(item.crl, issuer.spki) and item.crl.find(responder.serial) is not None:
+        crls = [item for item in evidence if isinstance(item, CrlEvidence)]
+        for item in crls:
+            ours = same_name(item.crl.issuer, issuer.subject) and signature_valid(item.crl, issuer.spki)
+            if ours and item.crl.find(responder.serial, responder.issuer) is not None:
                 return Verdict(Status.REVOKED, "rev.revoked-crl", source=item.url)
-            finding = check_crl(asked, item, self.settings, self.at)
-            if finding is not None and finding.verdict.status is Status.GOOD:
-                covered |= finding.covers
-                good.append(finding.verdict)
-        if covered == ALL_REASONS:
-            return min(good, key=_end)
-        return Verdict(Status.UNKNOWN, "rev.no-evidence")
+        own = _Judgement(self.question, replace(self.settings, order=Order.CRL_ONLY), self.at, self.signer_of)
+        own.target = replace(self.target, certificate=responder, crl_urls=(), ocsp_urls=(), delta_urls=())
+        return own.of(crls)
 
     def _lifted(self, finding: Finding) -> bool:
         """CRL-20: is it a hold that newer evidence of the very same scope doesn't know any more?"""
@@ -352,6 +410,10 @@ def _sooner(one: Verdict, other: Verdict) -> Verdict:
 def _end(verdict: Verdict) -> datetime:
     assert verdict.usable_until is not None
     return verdict.usable_until
+
+
+def _age(spoken: Spoken) -> tuple[datetime, int]:
+    return spoken.crl.this_update, spoken.crl.number or 0
 
 
 def _is_hold(verdict: Verdict) -> bool:
