@@ -21,44 +21,10 @@ from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
 from postseal.sources.fetch import Fetcher, Sink
 from postseal.sources.guard import Guard
 from support.pki import DAY, authority
+from support.rawserver import Behaviour, RawServer, answer
 
 BUDGET = 0.5
 TOLERANCE = 0.3
-Behaviour = Callable[[socket.socket, bytes], None]
-
-
-class RawServer:
-    """Accepts connections, reads one request head (and what comes with it), then misbehaves as told."""
-
-    def __init__(self, behaviour: Behaviour, read_request: bool = True) -> None:
-        self.requests: list[bytes] = []
-        self._behaviour = behaviour
-        self._read = read_request
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                channel, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
-
-    def _serve(self, channel: socket.socket) -> None:
-        with contextlib.suppress(OSError), channel:
-            request = b""
-            while self._read and b"\r\n\r\n" not in request:
-                part = channel.recv(65536)
-                if not part:
-                    break
-                request += part
-            self.requests.append(request)
-            self._behaviour(channel, request)
-
-    def close(self) -> None:
-        self._listener.close()
 
 
 @pytest.fixture
@@ -87,10 +53,6 @@ def get(server: RawServer, *, max_size: int = 100_000, budget: float = BUDGET, s
         f"{scheme}://127.0.0.1:{server.port}{path}", max_size=max_size, deadline=started + budget, headers=headers
     )
     return outcome, time.monotonic() - started
-
-
-def answer(head: str, body: bytes = b"") -> Behaviour:
-    return lambda channel, _: channel.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
 
 
 def drip(data: bytes, pause: float = 0.05) -> Behaviour:

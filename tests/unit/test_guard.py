@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import pytest
 
 from postseal.core.transfer import FetchFailed
-from postseal.sources.guard import Guard, Target, is_own_address, system_resolver
+from postseal.sources.guard import Guard, Proxy, Resolver, Target, is_own_address, system_resolver
 
 PUBLIC = "93.184.215.14"
 NAMES = {
@@ -25,13 +25,20 @@ NAMES = {
     "empty.example": [],
     "odd.example": ["not-an-address"],
     "nat64good.example": ["64:ff9b::5db8:d70e"],
+    "own64good.example": ["2001:67c:64::5db8:d70e"],
+    "own64bad.example": ["2001:67c:64::a01:203"],
+    "xn--bcher-kva.example": [PUBLIC],
+    "xn--inside-4ya.example": ["10.1.2.3"],
+    "many.example": [f"93.184.215.{n}" for n in range(1, 40)] + ["192.168.0.1"],
+    "ula.example": ["fd12:3456::1"],
+    "linklocal.example": ["fe80::1%lo"],
 }
 
 
 def resolve(host: str, port: int) -> Iterable[str]:
     """Names from the table above; everything else (numbers in any writing) by the C library, without DNS."""
-    if host in NAMES:
-        return NAMES[host]
+    if host.rstrip(".") in NAMES:
+        return NAMES[host.rstrip(".")]
     if host.endswith(".example") or host == "localhost.localdomain":
         raise OSError(-2, "Name or service not known")
     return system_resolver(host, port)
@@ -53,11 +60,13 @@ def guard(**options: object) -> Guard:
         ("http://93.184.215.14/x.crl", 80),
         ("http://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]/x.crl", 80),
         ("http://nat64good.example/", 80),
+        ("http://ca.example./x.crl", 80),
+        ("http://xn--bcher-kva.example/x.crl", 80),
         ("http://ca.example/ocsp?a=%2F", 80),
         ("http://ca.example/%0d%0aX:y", 80),  # stays escaped in the request line, so it is harmless
     ],
 )
-def test_admitted(url: str, port: int) -> None:
+def test_t11_admitted(url: str, port: int) -> None:
     """Ordinary URLs of CAs get a target whose addresses were vetted."""
     target = guard().vet(url, 2)
     assert isinstance(target, Target), target
@@ -84,12 +93,16 @@ BLOCKED = [
     "http://[2002:7f00:1::]/", "http://[2002:a00:1::1]/", "http://[2001:0:7f00:1::1]/", "http://[2001:db8::1]/",
     "http://[fe80::1]/", "http://[fc00::1]/", "http://[fd12:3456::1]/", "http://[ff02::1]/", "http://[fec0::1]/",
     "http://inside.example/", "http://mixed.example/", "http://mixed6.example/", "http://meta.example/",
-    "http://odd.example/",
+    "http://odd.example/", "http://inside.example./", "http://xn--inside-4ya.example/", "http://many.example/",
+    "http://ula.example/", "http://linklocal.example/", "http://[::ffff:0:127.0.0.1]/", "http://[2002:c0a8:101::]/",
+    "http://0300.0250.1.1/", "http://[64:ff9b::c0a8:101]/", "http://[64:ff9b::a9fe:a9fe]/", "http://ca.example:8080/",
+    "http://ca.example:443:80/", "https://127.0.0.1/", "HTTP://LOCALHOST/", "http://ca.example/%\n", "http:/ca.example/",
+    "http://[0:0:0:0:0:0:0:1]/", "http://[::ffff:7f00:1]/", "http://\uff11\uff12\uff17.0.0.1/", "ldaps://ca.example/cn=x",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("url", BLOCKED)
-def test_blocked(url: str) -> None:
+def test_t11_blocked(url: str) -> None:
     """What leads inside, anywhere but to ports 80 and 443, or can be read in two ways is blocked, with the cause."""
     outcome = guard().vet(url, 2)
     assert isinstance(outcome, FetchFailed)
@@ -99,7 +112,7 @@ def test_blocked(url: str) -> None:
 
 def test_the_table_is_long_enough() -> None:
     """The table of blocked URLs may grow, not shrink."""
-    assert len(BLOCKED) >= 60
+    assert len(BLOCKED) >= 90
     assert len(set(BLOCKED)) == len(BLOCKED)
 
 
@@ -113,7 +126,7 @@ def test_configured_network_is_admitted_in_every_writing() -> None:
     assert isinstance(vetter.vet("http://mixed.example/", 2), Target)
 
 
-def test_a_name_is_resolved_once_and_its_answer_is_kept() -> None:
+def test_t11_a_name_is_resolved_once_and_its_answer_is_kept() -> None:
     """Rebinding: a name whose second answer is 127.0.0.1 is asked once, and only the first answer is in the target."""
     answers = [[PUBLIC], ["127.0.0.1"]]
     vetter = Guard(resolver=lambda host, port: answers.pop(0), own_address=lambda _: False)
@@ -122,6 +135,94 @@ def test_a_name_is_resolved_once_and_its_answer_is_kept() -> None:
     assert target.addresses == (PUBLIC,)
     assert answers == [["127.0.0.1"]]
     assert isinstance(vetter.vet("http://rebind.example/", 2), FetchFailed)
+
+
+def test_t11_nat64_of_the_network() -> None:
+    """T-11, RFC 6052: below a prefix that is configured, the IPv4 address inside counts; else the address is public."""
+    plain, told = guard(), guard(nat64=["2001:67c:64::/96"])
+    for name, before, after in (("own64good", Target, Target), ("own64bad", Target, FetchFailed)):
+        assert isinstance(plain.vet(f"http://{name}.example/", 2), before)
+        assert isinstance(told.vet(f"http://{name}.example/", 2), after)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "address"),
+    [
+        ("2a00:db8::/32", "2a00:db8:c000:221::"),
+        ("2a00:db8:100::/40", "2a00:db8:1c0:2:21::"),
+        ("2a00:db8:122::/48", "2a00:db8:122:c000:2:2100::"),
+        ("2a00:db8:122:300::/56", "2a00:db8:122:3c0:0:221::"),
+        ("2a00:db8:122:344::/64", "2a00:db8:122:344:c0:2:2100::"),
+        ("2a00:db8:122:344::/96", "2a00:db8:122:344::192.0.2.33"),
+        ("64:ff9b::/96", "64:ff9b::192.0.2.33"),
+    ],
+)
+def test_nat64_addresses_of_every_prefix_length(prefix: str, address: str) -> None:
+    """RFC 6052 §2.4, its own examples (below a prefix that is public): all of them mean 192.0.2.33."""
+    assert "not a public address" in Guard(nat64=[prefix]).refusal(address)
+    assert Guard(nat64=[prefix], allow_networks=["192.0.2.33"]).refusal(address) == ""
+
+
+PROXY = Proxy("proxy.inside", 3128, ("pki.corp.local", ".direct.example"))
+
+
+def through(resolver: Resolver = lambda host, port: ["10.0.0.7"]) -> Guard:
+    """A guard with a proxy, whose own address is private and allowed all the same; no other name can be resolved."""
+    return Guard(proxy=PROXY, resolver=resolver, own_address=lambda _: False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://ca.example/x.crl", "https://ca.example./x", "http://93.184.215.14/", "http://1572394766/", "http://a1.b2/",
+     "http://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]/"],
+)  # fmt: skip
+def test_with_a_proxy_names_are_not_resolved(url: str) -> None:
+    """The target is the proxy's address and port; who resolves the name is the proxy."""
+    asked: list[str] = []
+    target = through(lambda host, port: asked.append(host) or ["10.0.0.7"]).vet(url, 2)  # type: ignore[func-returns-value]
+    assert isinstance(target, Target), target
+    assert (target.addresses, target.connect_port, target.proxy) == (("10.0.0.7",), 3128, PROXY)
+    assert asked == ["proxy.inside"]
+
+
+LITERALS = [url for url in BLOCKED if ".example" not in url] + [
+    "http://localhost/", "http://a.localhost/", "http://localhost./", "http://intranet/", "http://pki.local/",
+    "http://printer.home.arpa/", "http://meta.internal/", "http://127.0.0.1./", "http://127.1./", "http://0x7f000001./",
+    "http://a.0x7f/", "http://1.2.3.4.5/", "http://4294967297/", "http://256.1.1.1/", "http://ca.example:22/",
+    "http://u@ca.example/", "ftp://ca.example/",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", LITERALS)
+def test_t11_with_a_proxy(url: str) -> None:
+    """T-11: a proxy isn't asked for an address that is written out, in whatever way, nor for a name of the network."""
+    outcome = through().vet(url, 2)
+    assert isinstance(outcome, FetchFailed), outcome
+    assert outcome.why == "rev.blocked-by-guard"
+
+
+def test_hosts_without_proxy_are_vetted_as_ever() -> None:
+    """no_proxy: a host or a domain; its addresses are checked, since we connect to them."""
+    addresses = {"pki.corp.local": "10.9.9.9", "a.direct.example": PUBLIC}
+    vetter = through(lambda host, port: [addresses[host]])
+    outcome = vetter.vet("http://PKI.corp.local/x", 2)
+    assert isinstance(outcome, FetchFailed)
+    assert "10.9.9.9" in outcome.detail
+    target = vetter.vet("http://a.direct.example/x", 2)
+    assert isinstance(target, Target)
+    assert (target.addresses, target.proxy) == ((PUBLIC,), None)
+
+
+def test_a_proxy_that_is_not_there_is_no_fault_of_the_host() -> None:
+    """Else every host would rest when the proxy is back."""
+
+    def gone(host: str, port: int) -> list[str]:
+        raise OSError(-2, "Name or service not known")
+
+    outcome = through(gone).vet("http://ca.example/", 2)
+    assert isinstance(outcome, FetchFailed)
+    assert (outcome.why, outcome.host_fault) == ("rev.unreachable", False)
+    assert "proxy.inside" in outcome.detail
 
 
 def test_own_addresses_are_blocked() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,17 @@ from postseal.config.values import (
     duration,
     group_name,
     header_text,
+    host_or_domain,
     host_port,
     list_of,
     milter_socket,
+    nat64_prefix,
     network,
     octal_mode,
     one_of,
     optional,
     pattern,
+    proxy_url,
     rule_name,
     size,
     socket_path,
@@ -124,7 +128,16 @@ class Lookup:
     allow_networks: tuple[Network, ...] = _option(list_of(network()), [], """
         Private networks from which evidence may be fetched although they are not public. Certificates name the
         addresses, so every network here can be reached by whoever makes a trusted certificate.""")
+    nat64_prefixes: tuple[IPv6Network, ...] = _option(list_of(nat64_prefix()), [], """
+        Prefixes of your network's own NAT64, where it has one. An address below such a prefix leads to an IPv4 address, and
+        that one is checked. The well-known prefix 64:ff9b::/96 needs no mention.""")
     ports: tuple[int, ...] = _option(list_of(whole(1, 65535), empty=False), [80, 443], "Ports that may be connected to.")
+    proxy: InetSocket | None = _option(optional(proxy_url(), "none"), "", """
+        A forward proxy that everything is fetched through; https by CONNECT. It resolves the names then, so the address guard
+        sees only how a name is written, not which address it has: the proxy itself must keep requests out of your networks.
+        Proxy settings of the environment are ignored.""")
+    no_proxy: tuple[str, ...] = _option(list_of(host_or_domain()), [], """
+        Hosts, or domains with a leading dot, that are fetched from directly although there is a proxy.""")
     user_agent: str = _option(header_text(), f"postseal/{__version__}", """
         What web servers are told. Some refuse unknown clients; a contact address helps.""")
     prefetch: bool = _option(boolean(), True, "Fetch CRLs and OCSP answers again before they expire.")

@@ -213,6 +213,30 @@ def host_port() -> Kind:
     return Kind("address", '"HOST:PORT", with an IPv6 address in brackets', parse)
 
 
+def proxy_url() -> Kind:
+    base = host_port()
+
+    def parse(value: Any) -> InetSocket:
+        text = str(_typed(value, str))
+        if not text.lower().startswith("http://"):
+            raise ValueError
+        socket: InetSocket = base.parse(text[7:].removesuffix("/"))
+        return socket
+
+    return Kind("proxy", '"http://HOST:PORT", without a user name', parse)
+
+
+def host_or_domain() -> Kind:
+    def parse(value: Any) -> str:
+        text = str(_typed(value, str)).lower()
+        name = text.removeprefix(".")
+        if not _HOST_NAME.match(name) and ":" not in name:
+            raise ValueError
+        return text if text.startswith(".") else _host(text)
+
+    return Kind("host", 'a host such as "pki.corp.example", or ".corp.example" for all below it', parse)
+
+
 def octal_mode() -> Kind:
     def parse(value: Any) -> int:
         if not re.fullmatch(r"0?[0-7]{3}", _typed(value, str)):
@@ -265,6 +289,17 @@ def network() -> Kind:
         "network", 'a network such as "192.0.2.0/24", "2001:db8::/32" or "127.0.0.1", without host bits',
         lambda value: ipaddress.ip_network(_typed(value, str)),
     )  # fmt: skip
+
+
+def nat64_prefix() -> Kind:
+    def parse(value: Any) -> ipaddress.IPv6Network:
+        prefix = ipaddress.IPv6Network(_typed(value, str))
+        # RFC 6052 §2.2 knows these lengths only.
+        if prefix.prefixlen not in (32, 40, 48, 56, 64, 96):
+            raise ValueError
+        return prefix
+
+    return Kind("NAT64 prefix", 'an IPv6 prefix such as "2001:db8:64::/96", its length 32, 40, 48, 56, 64 or 96', parse)
 
 
 def pattern() -> Kind:

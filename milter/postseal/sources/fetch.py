@@ -2,8 +2,9 @@
 
 ``requests`` limits single socket operations only; a server that sends a byte a second would hold it for hours. Here the
 sockets themselves know when the whole exchange must be over: name resolution, connection, TLS, headers and body. They
-connect to an address that ``sources.guard`` vetted and to no other. No redirects, cookies, proxies, credentials or
-content encodings; one connection per exchange. Failures are values (FetchFailed), never exceptions.
+connect to an address that ``sources.guard`` vetted and to no other, or to the proxy that the administrator named. No
+redirects, cookies, credentials or content encodings; one connection per exchange. Failures are values (FetchFailed), never
+exceptions.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class _Exchange(threading.local):
 _exchange = _Exchange()
 
 
+class _ProxyUnreachable(OSError):
+    """No connection to the proxy: not the fault of the host that was asked for."""
+
+
 class _Deadline:
     """For a class of sockets: every operation ends at the exchange's deadline."""
 
@@ -99,13 +104,15 @@ def _connect() -> socket.socket:
         channel = _DeadlineSocket(family, socket.SOCK_STREAM)
         try:
             channel.settimeout(_exchange.left() / (len(target.addresses) - index))
-            channel.connect((address, target.port))
+            channel.connect((address, target.connect_port))
         except OSError as exc:
             channel.close()
             failure = exc
             continue
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return channel
+    if target.proxy is not None:
+        raise _ProxyUnreachable(failure.errno, failure.strerror or str(failure)) from failure
     raise failure
 
 
@@ -137,6 +144,11 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        return manager
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
@@ -227,7 +239,7 @@ class Fetcher:
             _exchange.target = None
 
     def _exchange(self, session: requests.Session, target: Target, request: _Request) -> Transfer:
-        # THR-1: no proxy, .netrc or CA bundle from the environment, no cookies kept, no credentials.
+        # THR-1: no proxy, .netrc or CA bundle of the environment, no cookies kept, no credentials.
         session.trust_env = False
         session.mount(f"{target.scheme}://", _Adapter(self._shared_tls() if target.scheme == "https" else None))
         session.headers.clear()
@@ -238,6 +250,7 @@ class Fetcher:
         response = session.request(
             request.method, target.url, data=request.body, headers=dict(request.headers), stream=True,
             allow_redirects=False, timeout=_exchange.left(),
+            proxies={target.scheme: target.proxy.url} if target.proxy is not None else {},
         )  # fmt: skip
         with response:
             refused = _refused(target.url, response, request.max_size)
@@ -308,6 +321,15 @@ def _failure(url: str, exc: BaseException) -> FetchFailed:
     if isinstance(exc, _SinkError):
         return _sink_failure(url, exc.__cause__)
     causes = list(_causes(exc))
+    for cause in causes:
+        if isinstance(cause, _ProxyUnreachable):
+            return FetchFailed(url, "rev.unreachable", f"the proxy can't be reached: {(cause.strerror or '').lower()}")
+        if isinstance(cause, OSError) and str(cause).startswith("Tunnel connection failed: "):
+            # RFC 9110 §9.3.6: any answer to CONNECT but 2xx. Above 500 the proxy speaks of the host, below of itself.
+            said = _shown(str(cause).removeprefix("Tunnel connection failed: ").replace(" ", "_")).replace("_", " ")
+            return FetchFailed(
+                url, "rev.unreachable", f"the proxy refuses to connect: {said}", host_fault=said.startswith("5")
+            )
     for cause in causes:
         if isinstance(cause, TimeoutError | urllib3.exceptions.TimeoutError):
             return FetchFailed(url, "rev.timeout", "no complete answer in time", host_fault=True)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import urlsplit
 
@@ -28,23 +28,50 @@ MAX_URL = 2048
 MAX_ADDRESSES = 16
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?\Z")
-# RFC 6052 §2.1: the well-known prefix of NAT64; the IPv4 address is in the last 32 bits.
+# RFC 6052 §2.1: the well-known prefix of NAT64.
 _NAT64 = IPv6Network("64:ff9b::/96")
 _V4_COMPATIBLE = IPv6Network("::/96")
 # RFC 4291 §2.4: all global unicast addresses that have been given out.
 _V6_UNICAST = IPv6Network("2000::/3")
+# RFC 6761 §6.3, RFC 6762 §3, and what ICANN keeps for private use: names that mean something only where they are asked.
+_LOCAL_DOMAINS = frozenset({"localhost", "local", "internal"})
 _RESOLVING = threading.BoundedSemaphore(32)
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """A forward proxy that the administrator named; ``except_for`` are hosts, or .domains, that are reached without it."""
+
+    host: str
+    port: int
+    except_for: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+    def serves(self, host: str) -> bool:
+        name = host.lower().rstrip(".")
+        return not any(name == one or (one.startswith(".") and name.endswith(one)) for one in self.except_for)
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
-    """A vetted URL: connect to one of ``addresses`` only; Host header and TLS name are ``host``."""
+    """A vetted URL: connect to one of ``addresses`` only; Host header and TLS name are ``host``.
+
+    With ``proxy`` the addresses are the proxy's, its port is the one to connect to, and it is asked for the URL.
+    """
 
     url: str
     scheme: str
     host: str
     port: int
     addresses: tuple[str, ...]
+    proxy: Proxy | None = None
+
+    @property
+    def connect_port(self) -> int:
+        return self.port if self.proxy is None else self.proxy.port
 
 
 def system_resolver(host: str, port: int) -> Iterable[str]:
@@ -65,18 +92,26 @@ def is_own_address(address: Address) -> bool:
 
 
 class Guard:
-    """Vets URLs. ``allow_networks`` admits addresses that are otherwise refused (test networks, an internal CA)."""
+    """Vets URLs. ``allow_networks`` admits addresses that are otherwise refused (test networks, an internal CA).
+
+    ``nat64`` are the prefixes under which the network's own translators reach IPv4, besides the well-known one. With a
+    ``proxy`` it is the proxy that resolves names, so only their text is vetted, and what is written as an address.
+    """
 
     def __init__(
         self,
         *,
         ports: Sequence[int] = (80, 443),
         allow_networks: Sequence[str] = (),
+        nat64: Sequence[str] = (),
+        proxy: Proxy | None = None,
         resolver: Resolver = system_resolver,
         own_address: Callable[[Address], bool] = is_own_address,
     ) -> None:
         self._ports = frozenset(ports)
         self._allowed: tuple[Network, ...] = tuple(ipaddress.ip_network(n, strict=False) for n in allow_networks)
+        self._nat64 = (_NAT64, *(IPv6Network(prefix) for prefix in nat64))
+        self._proxy = proxy
         self._resolver = resolver
         self._own_address = own_address
 
@@ -86,25 +121,58 @@ class Guard:
         if isinstance(parts, str):
             return FetchFailed(url, "rev.blocked-by-guard", parts)
         scheme, host, port = parts
-        try:
-            # THR-2: getaddrinfo has no timeout of its own.
-            texts = _in_thread(lambda: tuple(self._resolver(host, port)), timeout)
-        except FutureTimeout:
-            return FetchFailed(url, "rev.timeout", f"host name {host} could not be resolved in time", host_fault=True)
-        except (OSError, UnicodeError) as exc:
-            cause = getattr(exc, "strerror", None) or str(exc)
-            return FetchFailed(url, "rev.unreachable", f"host name {host} can't be resolved: {cause}", host_fault=True)
-        return self._vet_addresses(url, scheme, host, port, texts)
+        if self._proxy is not None and self._proxy.serves(host):
+            return self._through(self._proxy, url, scheme, host, port, timeout)
+        return self.resolve(url, scheme, host, port, timeout)
 
-    def _vet_addresses(self, url: str, scheme: str, host: str, port: int, texts: Sequence[str]) -> Target | FetchFailed:
-        if not texts:
-            return FetchFailed(url, "rev.unreachable", f"host name {host} has no address", host_fault=True)
+    def resolve(self, url: str, scheme: str, host: str, port: int, timeout: float) -> Target | FetchFailed:
+        """Resolve ``host``, whose name and port have been vetted, and check every address of it. Never raises."""
+        texts = self._addresses(url, f"host name {host}", host, port, timeout)
+        if isinstance(texts, FetchFailed):
+            return texts
         for text in texts:
             # THR-1: one bad address among good ones blocks all; choosing the good one would help a rebinding attacker.
             refusal = self.refusal(text)
             if refusal:
                 return FetchFailed(url, "rev.blocked-by-guard", f"host {host} has the address {text}, {refusal}")
-        return Target(url, scheme, host, port, tuple(dict.fromkeys(texts))[:MAX_ADDRESSES])
+        return Target(url, scheme, host, port, texts[:MAX_ADDRESSES])
+
+    def _through(
+        self, proxy: Proxy, url: str, scheme: str, host: str, port: int, timeout: float
+    ) -> Target | FetchFailed:
+        refusal = self._refused_by_name(host)
+        if refusal:
+            return FetchFailed(url, "rev.blocked-by-guard", f"host {host} {refusal}")
+        texts = self._addresses(url, f"the proxy {proxy.host}", proxy.host, proxy.port, timeout)
+        if isinstance(texts, FetchFailed):
+            return replace(texts, host_fault=False)
+        return Target(url, scheme, host, port, texts[:MAX_ADDRESSES], proxy)
+
+    def _refused_by_name(self, host: str) -> str:
+        """Why a proxy isn't asked for ``host``; empty when it is."""
+        name = host.lower().rstrip(".")
+        labels = name.split(".")
+        # No top-level domain is a number: whatever ends in one is meant as an address, in one writing or another.
+        if ":" in name or re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1]):
+            numeric = _numeric(name)
+            refusal = self.refusal(numeric) if numeric else "which is not an IP address"
+            return f"has the address {numeric or name}, {refusal}" if refusal else ""
+        if len(labels) == 1 or labels[-1] in _LOCAL_DOMAINS or name.endswith(".home.arpa"):
+            return "is a name of a local network (no_proxy in [lookup] can admit it)"
+        return ""
+
+    def _addresses(self, url: str, who: str, host: str, port: int, timeout: float) -> tuple[str, ...] | FetchFailed:
+        try:
+            # THR-2: getaddrinfo has no timeout of its own.
+            texts = _in_thread(lambda: tuple(self._resolver(host, port)), timeout)
+        except FutureTimeout:
+            return FetchFailed(url, "rev.timeout", f"{who} could not be resolved in time", host_fault=True)
+        except (OSError, UnicodeError) as exc:
+            cause = getattr(exc, "strerror", None) or str(exc)
+            return FetchFailed(url, "rev.unreachable", f"{who} can't be resolved: {cause}", host_fault=True)
+        if not texts:
+            return FetchFailed(url, "rev.unreachable", f"{who} has no address", host_fault=True)
+        return tuple(dict.fromkeys(texts))
 
     def _split(self, url: str) -> tuple[str, str, int] | str:
         """Scheme, host and port of ``url``, or why it is refused."""
@@ -142,7 +210,7 @@ class Guard:
             address = ipaddress.ip_address(text)
         except ValueError:
             return "which is not an IP address"
-        for form in _unwrapped(address):
+        for form in _unwrapped(address, self._nat64):
             if any(form.version == n.version and form in n for n in self._allowed):
                 continue
             kind = _forbidden_kind(form)
@@ -153,13 +221,22 @@ class Guard:
         return ""
 
 
-def _unwrapped(address: Address) -> tuple[Address, ...]:
+def _numeric(host: str) -> str:
+    """The address that ``host`` is a writing of (0x7f.1, 2130706433), or "" when it isn't one; nothing is resolved."""
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][4][0])
+    except (OSError, UnicodeError):
+        return ""
+
+
+def _unwrapped(address: Address, nat64: Sequence[IPv6Network]) -> tuple[Address, ...]:
     """The addresses that a packet to ``address`` may reach: itself, or the IPv4 addresses that are embedded in it."""
     if isinstance(address, IPv4Address):
         return (address,)
     # ipaddress calls 64:ff9b::7f00:1 and 2002:7f00:1:: global, though they lead to 127.0.0.1.
-    if address in _NAT64:
-        return (IPv4Address(int(address) & 0xFFFFFFFF),)
+    for prefix in nat64:
+        if address in prefix:
+            return (_translated(address, prefix.prefixlen),)
     if address.ipv4_mapped is not None:
         return (address.ipv4_mapped,)
     if address.sixtofour is not None:
@@ -169,6 +246,13 @@ def _unwrapped(address: Address) -> tuple[Address, ...]:
     if address in _V4_COMPATIBLE and int(address) > 0xFFFF:
         return (address, IPv4Address(int(address) & 0xFFFFFFFF))
     return (address,)
+
+
+def _translated(address: IPv6Address, length: int) -> IPv4Address:
+    """RFC 6052 §2.2: the IPv4 address follows the prefix, around the octet 64 to 71, which holds none of it."""
+    octets = address.packed
+    without = octets[:8] + octets[9:]
+    return IPv4Address(without[length // 8 :][:4] if length < 96 else octets[12:])
 
 
 def _forbidden_kind(address: Address) -> str:

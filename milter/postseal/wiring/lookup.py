@@ -10,9 +10,8 @@ from postseal.config import Config
 from postseal.sources.clock import SystemClock
 from postseal.sources.confine import ConfinedHttp, Confinement
 from postseal.sources.evidence import EvidenceStore
-from postseal.sources.fetch import Fetcher
-from postseal.sources.guard import Guard
 from postseal.sources.trust import FolderTrust
+from postseal.wiring.fetch import build_fetcher
 
 Warn = Callable[[str], None]
 
@@ -37,10 +36,9 @@ def build_lookups(
 ) -> Lookups:
     """The fetching use case on ``store``."""
     lookup = config.lookup
-    guard = Guard(ports=lookup.ports, allow_networks=[str(network) for network in lookup.allow_networks])
     return Lookups(
         store=store,
-        http=ConfinedHttp(Fetcher(guard, user_agent=lookup.user_agent, counted=meter.received), confinement),
+        http=ConfinedHttp(build_fetcher(config, counted=meter.received), confinement),
         trust=build_trust(config, warn),
         clock=SystemClock(),
         path_settings=config.path_settings,
