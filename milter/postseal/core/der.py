@@ -7,7 +7,7 @@ depth is what the caller enters, and it is limited (THR-7). Everything that isn'
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, overload
 
 from postseal.core.errors import BadData
 
@@ -28,6 +28,18 @@ def context(number: int, constructed: bool = True) -> int:
     return 0x80 | (0x20 if constructed else 0) | number
 
 
+class Octets(Protocol):
+    """``bytes``, or what is used like it: a file that is mapped to memory."""
+
+    @overload
+    def __getitem__(self, at: int, /) -> int: ...
+    @overload
+    def __getitem__(self, part: slice, /) -> bytes: ...
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def find(self, part: bytes, start: int, end: int, /) -> int: ...
+
+
 class Element(NamedTuple):
     """One tag-length-value: the element is ``data[start:end]``, its content ``data[body:end]``."""
 
@@ -37,7 +49,7 @@ class Element(NamedTuple):
     end: int
 
 
-def header(data: bytes, at: int, limit: int) -> Element:
+def header(data: Octets, at: int, limit: int) -> Element:
     """The element that begins at ``at`` and must end at or before ``limit``. Definite, minimal lengths only."""
     if at + 2 > limit:
         raise BadDer(f"the data ends inside an element at offset {at}")
@@ -63,7 +75,7 @@ class Cursor:
 
     __slots__ = ("at", "data", "depth", "end")
 
-    def __init__(self, data: bytes, at: int = 0, end: int | None = None, depth: int = 0) -> None:
+    def __init__(self, data: Octets, at: int = 0, end: int | None = None, depth: int = 0) -> None:
         if depth > _MAX_DEPTH:
             raise BadDer(f"nested deeper than {_MAX_DEPTH} levels")
         self.data, self.at, self.depth = data, at, depth

@@ -155,14 +155,25 @@ def key_fault(spki: bytes, weak_keys: bool) -> str:
     return ""
 
 
-def verifies(algorithm: Algorithm, signature: bytes, message: bytes | memoryview, spki: bytes) -> bool:
-    """Does the key in ``spki`` (DER SubjectPublicKeyInfo) verify? False for a key or algorithm that doesn't fit."""
+def digest_of(algorithm: Algorithm, message: bytes | memoryview) -> bytes:
+    """The hash of ``message`` that the algorithm signs; empty when it signs the message itself."""
+    return b"" if algorithm.hash is None else _digest(algorithm.hash, message)
+
+
+def verifies(
+    algorithm: Algorithm, signature: bytes, message: bytes | memoryview, spki: bytes, digest: bytes = b""
+) -> bool:
+    """Does the key in ``spki`` (DER SubjectPublicKeyInfo) verify? False for a key or algorithm that doesn't fit.
+
+    ``digest`` is ``digest_of`` the message if that is known already.
+    """
     try:
         key = _load(spki)
         if isinstance(key, rsa.RSAPublicKey) and key.key_size <= MAX_RSA and key.public_numbers().e <= MAX_EXPONENT:
-            return _verify_rsa(key, algorithm, signature, message)
+            return _verify_rsa(key, algorithm, signature, digest or digest_of(algorithm, message))
         if isinstance(key, ec.EllipticCurvePublicKey) and algorithm.scheme is Scheme.ECDSA and algorithm.hash:
-            key.verify(signature, _digest(algorithm.hash, message), ec.ECDSA(Prehashed(algorithm.hash)))
+            prehashed = ec.ECDSA(Prehashed(algorithm.hash))
+            key.verify(signature, digest or _digest(algorithm.hash, message), prehashed)
             return True
         if isinstance(key, ed25519.Ed25519PublicKey) and algorithm.oid == "1.3.101.112":
             key.verify(signature, bytes(message))
@@ -178,7 +189,7 @@ def verifies(algorithm: Algorithm, signature: bytes, message: bytes | memoryview
     return False
 
 
-def _verify_rsa(key: rsa.RSAPublicKey, algorithm: Algorithm, signature: bytes, message: bytes | memoryview) -> bool:
+def _verify_rsa(key: rsa.RSAPublicKey, algorithm: Algorithm, signature: bytes, digest: bytes) -> bool:
     if algorithm.hash is None:
         return False
     pad: padding.AsymmetricPadding
@@ -188,7 +199,7 @@ def _verify_rsa(key: rsa.RSAPublicKey, algorithm: Algorithm, signature: bytes, m
         pad = padding.PSS(padding.MGF1(algorithm.hash), algorithm.salt)
     else:
         return False
-    key.verify(signature, _digest(algorithm.hash, message), pad, Prehashed(algorithm.hash))
+    key.verify(signature, digest, pad, Prehashed(algorithm.hash))
     return True
 
 
