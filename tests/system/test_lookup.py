@@ -414,7 +414,7 @@ def test_full_disk_answers_without_storing(site: Site, scratch: Path) -> None:
     site.web.put("/ca.crl", site.root.crl(list(range(1000, 6000)), this_update=START - HOUR, next_update=START + DAY))
     small = scratch / "state"
     command = (
-        f"mount -t tmpfs -o size=256k none {small} && head -c 100k /dev/zero > {small}/filler;"
+        f"mount -t tmpfs -o size=448k none {small} && head -c 200k /dev/zero > {small}/filler;"
         f'exec "$0" -m postseal.shell.cli.main lookup --config {site.daemon.config_file}'
     )
     with open(scratch / "full.log", "wb") as log:

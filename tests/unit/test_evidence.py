@@ -107,8 +107,12 @@ def test_partitions_and_namesakes_do_not_overwrite_each_other(store: EvidenceSto
     second = put(store, twin.crl(extra=partition("http://ca.test/b.crl")), twin, "http://ca.test/b.crl")
     full = put(store, twin.crl(number=5), twin, "http://ca.test/all.crl")
     third = put(store, other.crl(number=9), other, "http://ca.test/a.crl")
-    assert set(crls(store, ask(leaf_a, twin))) == {first, full}
-    assert set(crls(store, ask(leaf_b, twin))) == {second, full}
+    assert set(crls(store, ask(leaf_a, twin))) == {first, full, third}
+    assert set(crls(store, ask(leaf_b, twin))) == {second, full, third}
+    # Whose signature counts is judged, with the signer that stands beside each CRL of another key.
+    found = [e for e in store.evidence(ask(leaf_a, twin)) if isinstance(e, CrlEvidence)]
+    assert [e.crl.sha256 for e in found if e.signer] == [third] == [found[-1].crl.sha256]
+    assert found[-1].signer == (other.certificate,)
     assert crls(store, ask(foreign, other)) == [third]
 
 
@@ -270,7 +274,7 @@ def test_due(store: EvidenceStore) -> None:
 
 def test_negative_rows_are_bounded(store: EvidenceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """CACHE-10: the oldest failures go."""
-    monkeypatch.setattr("postseal.sources.evidence._MAX_FAILURES", 5)
+    monkeypatch.setattr("postseal.sources.evidence_urls._MAX_FAILURES", 5)
     for number in range(9):
         at = NOW + number * HOUR
         store.record_failure(NoAnswer(f"http://x.test/{number}", "rev.timeout", "late", at, at), 1, "x.test", 0, at)
@@ -325,7 +329,7 @@ while True:
     number += 1
 if sys.argv[3:]:
     time.sleep(60)
-store._engine.dispose()
+store.close()
 """
 
 
@@ -448,7 +452,7 @@ def test_reader_of_another_uid_follows_comings_and_goings(shared: Path) -> None:
         writer = EvidenceStore(directory, readonly=False)
         put(writer, ROOT.crl(number=7))
         assert seen() == "7."
-        writer._engine.dispose()
+        writer.close()
         assert seen() == "7."
         process = start_writer(shared, "once", "stay")
         assert seen() == "1."

@@ -265,3 +265,39 @@ def test_five_hundred_asks_are_one_request(bench: Bench) -> None:
         thread.join(30)
     assert bench.web.count() == 1
     assert {bench.status(q) for q in asked} == {(Status.GOOD, "rev.crl")}
+
+
+def test_t08_rollback_is_refused_after_restart_and_forgetting(bench: Bench) -> None:
+    """CRL-25, T-8: an older CRL isn't taken in place of a newer one that was forgotten, also by another process."""
+    leaf = issue(ROOT, crl_urls=[CRL])
+    asked = question_for(leaf.certificate, ROOT.certificate)
+    older, newer = crl(ROOT, number=4), crl(ROOT, leaf, number=5)
+    bench.web.answers[CRL] = newer
+    bench.ask(asked)
+    bench.store.forget([e.name for e in bench.store.entries()])
+    bench.store.close()
+    bench.lookups = bench.make()
+    bench.web.answers[CRL] = older
+    bench.ask(asked)
+    assert bench.status(asked) == (Status.UNKNOWN, "rev.rollback")
+    assert bench.store.entries() == ()
+    bench.web.answers[CRL] = newer
+    bench.clock.advance(timedelta(minutes=2))
+    bench.ask(asked)
+    assert bench.status(asked)[0] is Status.REVOKED
+
+
+def test_t08_same_number_and_date_with_another_content_is_a_rollback(bench: Bench) -> None:
+    """CRL-25, RFC 5280 §5.2.3: two CRLs of one scope never have one number; a later one is taken, and told of."""
+    leaf = issue(ROOT, crl_urls=[CRL])
+    asked = question_for(leaf.certificate, ROOT.certificate)
+    bench.web.answers[CRL] = crl(ROOT, leaf, number=5)
+    bench.ask(asked)
+    bench.web.answers[CRL] = crl(ROOT, number=5)
+    (outcome,) = bench.lookups.refresh(bench.store.entries(), 10.0)
+    assert outcome.why == "rev.rollback"
+    assert bench.status(asked)[0] is Status.REVOKED
+    bench.web.answers[CRL] = crl(ROOT, leaf, number=5, this_update=NOW)
+    (outcome,) = bench.lookups.refresh(bench.store.entries(), 10.0)
+    assert outcome.why == ""
+    assert any("used the CRL number 5 twice" in text for text in bench.heard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from postseal.app.lookup_ports import Mark
 from postseal.core.crl import Crl
 from postseal.core.verdict import Status, Verdict
 
@@ -59,6 +60,25 @@ def back_off(failures: int, retry_after: float | None, chance: Callable[[], floa
     if retry_after is not None:
         delay = max(delay, min(retry_after, _LONGEST_DELAY))
     return timedelta(seconds=delay)
+
+
+def rolls_back(mark: Mark | None, new: Crl) -> tuple[str, str] | None:
+    """CRL-25: reason code and words if ``new`` is older than what was stored once, even if that is gone by now."""
+    if mark is None or mark.sha256 == new.sha256:
+        return None
+    numbered = new.number is not None and mark.number is not None
+    if new.this_update < mark.this_update or (numbered and (new.number or 0) < (mark.number or 0)):
+        return "rev.rollback", "the CRL is older than the one that was fetched before"
+    # RFC 5280 §5.2.3: two CRLs of one scope never have one number. If only the signature was made again, nothing is lost.
+    if numbered and new.number == mark.number and new.this_update == mark.this_update:
+        return "rev.rollback", "another CRL with the same number and date was fetched before"
+    return None
+
+
+def number_used_twice(mark: Mark | None, new: Crl) -> bool:
+    """RFC 5280 §5.2.3: does a later CRL carry the number of another one? It is taken, and its CA is told on."""
+    same = mark is not None and new.number is not None and mark.number == new.number
+    return same and mark is not None and mark.sha256 != new.sha256 and new.this_update > mark.this_update
 
 
 def why_worse(old: Crl | None, new: Crl, at: datetime, skew: timedelta) -> tuple[str, str] | None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from postseal.app import freshness
+from postseal.app.lookup_ports import Mark
 from postseal.app.ports import Clock, TrustStore
 from postseal.core import ocsp
 from postseal.core.certs import Certificate
@@ -24,7 +25,9 @@ class Store(Protocol):
 
     def evidence(self, question: Question) -> tuple[Evidence, ...]: ...
 
-    def crl_of(self, issuer: Certificate, idp: bytes | None) -> CrlEvidence | None: ...
+    def crl_of(self, chain: tuple[Certificate, ...], like: Crl) -> CrlEvidence | None: ...
+
+    def mark_of(self, chain: tuple[Certificate, ...], like: Crl) -> Mark | None: ...
 
     def store_crl(
         self, crl: Crl, chain: tuple[Certificate, ...], url: str, at: datetime, refresh_at: datetime | None
@@ -72,8 +75,10 @@ class Importer:
         chain = next((c for c in chains if signature_valid(crl, c[0].spki)), None)
         if chain is None:
             raise BadData(f"{name}: its signature is not that of {chains[0][0].name}")
-        old = self._store.crl_of(chain[0], crl.idp)
-        worse = freshness.why_worse(old.crl if old is not None else None, crl, at, self._revocation.skew)
+        worse = freshness.rolls_back(self._store.mark_of(chain, crl), crl)
+        if worse is None:
+            old = self._store.crl_of(chain, crl)
+            worse = freshness.why_worse(old.crl if old is not None else None, crl, at, self._revocation.skew)
         if worse is not None:
             raise BadData(f"{name}: {worse[1]}")
         self._store.store_crl(crl, chain, f"file:{name}", at, None)

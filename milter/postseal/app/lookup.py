@@ -359,8 +359,13 @@ class Lookups:
         if not signature_valid(crl, issuer.spki):
             words = "the CRL isn't signed by the issuer's key"
             return self._failed(errand.url, "rev.bad-signature", words, about=errand.subject)
-        old = self._store.crl_of(issuer, crl.idp)
-        worse = freshness.why_worse(old.crl if old is not None else None, crl, at, self._revocation.skew)
+        mark = self._store.mark_of(errand.chain, crl)
+        if freshness.number_used_twice(mark, crl):
+            self._warn(f"{issuer.name} used the CRL number {crl.number} twice, see {errand.url}")
+        worse = freshness.rolls_back(mark, crl)
+        if worse is None:
+            old = self._store.crl_of(errand.chain, crl)
+            worse = freshness.why_worse(old.crl if old is not None else None, crl, at, self._revocation.skew)
         if worse:
             return self._failed(errand.url, *worse)
         refresh_at = freshness.refresh_at(crl.this_update, crl.next_update, transfer.max_age, at, self._chance)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from postseal.core.certs import Certificate
 from postseal.core.crl import Crl
-from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, Question
+from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, Question, RevokedBefore
 from postseal.core.transfer import Transfer
 
 
@@ -52,6 +52,17 @@ class Entry(Protocol):
     def next_update(self) -> datetime | None: ...
 
 
+class Mark(Protocol):
+    """The highest CRL of a scope that was ever stored (CRL-25)."""
+
+    @property
+    def number(self) -> int | None: ...
+    @property
+    def this_update(self) -> datetime: ...
+    @property
+    def sha256(self) -> str: ...
+
+
 class Store(Protocol):
     """``sources.evidence.EvidenceStore`` opened for writing."""
 
@@ -61,7 +72,11 @@ class Store(Protocol):
 
     def host_state(self, host: str) -> tuple[int, datetime | None]: ...
 
-    def crl_of(self, issuer: Certificate, idp: bytes | None) -> CrlEvidence | None: ...
+    def crl_of(self, chain: tuple[Certificate, ...], like: Crl) -> CrlEvidence | None: ...
+
+    def mark_of(self, chain: tuple[Certificate, ...], like: Crl) -> Mark | None: ...
+
+    def remember_revoked(self, question: Question, seen: RevokedBefore) -> None: ...
 
     def due(self, at: datetime, used_since: datetime) -> Sequence[Entry]: ...
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import mmap
-import os
-import struct
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, overload
 
 from sqlalchemy import (
@@ -19,13 +13,14 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Float,
-    ForeignKey,
+    ForeignKeyConstraint,
     Integer,
     LargeBinary,
     MetaData,
     Row,
     String,
     Table,
+    and_,
     delete,
     or_,
     select,
@@ -33,22 +28,33 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from postseal.core.certs import Certificate, load_certificate
+from postseal.core.crl import Crl
 from postseal.core.evidence import NoAnswer, Question
-from postseal.sources.store import create_private
+from postseal.core.names import name_key
 
-VERSION = 1
-MAX_CRLS_PER_QUESTION = 16
+# Evidence of another layout isn't converted: it can be fetched again.
+VERSION = 2
+MAX_CRLS_PER_QUESTION = 32
 metadata = MetaData()
+
+
+def _of_issuer() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["issuer_key", "issuer_name"], ["issuer.issuer_key", "issuer.issuer_name"])
+
 
 issuer = Table(
     "issuer", metadata,
     Column("issuer_key", String, primary_key=True),
+    Column("issuer_name", String, primary_key=True),
     Column("chain", LargeBinary, nullable=False),
 )  # fmt: skip
 crl = Table(
     "crl", metadata,
-    Column("issuer_key", String, ForeignKey("issuer.issuer_key"), primary_key=True),
+    Column("issuer_key", String, primary_key=True),
+    Column("issuer_name", String, primary_key=True),
     Column("idp", LargeBinary, primary_key=True),
+    Column("delta", Integer, primary_key=True),
+    _of_issuer(),
     Column("sha256", String, nullable=False, index=True),
     Column("size", Integer, nullable=False),
     Column("number", String),
@@ -58,18 +64,21 @@ crl = Table(
     Column("url", String, nullable=False, index=True),
     Column("fetched_at", Float, nullable=False),
     Column("refresh_at", Float, index=True),
+    Column("used_at", Float, nullable=False, index=True),
 )  # fmt: skip
 alias = Table(
     "alias", metadata,
     Column("url", String, primary_key=True),
     Column("issuer_key", String, primary_key=True),
+    Column("issuer_name", String, primary_key=True),
     Column("idp", LargeBinary, primary_key=True),
 )  # fmt: skip
 ocsp = Table(
     "ocsp", metadata,
-    Column("issuer_key", String, ForeignKey("issuer.issuer_key"), primary_key=True),
+    Column("issuer_key", String, primary_key=True),
     Column("issuer_name", String, primary_key=True),
     Column("serial", LargeBinary, primary_key=True),
+    _of_issuer(),
     Column("name", String, nullable=False, index=True),
     Column("der", LargeBinary, nullable=False),
     Column("certificate", LargeBinary, nullable=False),
@@ -78,7 +87,20 @@ ocsp = Table(
     Column("url", String, nullable=False),
     Column("fetched_at", Float, nullable=False),
     Column("refresh_at", Float, index=True),
-    Column("used_at", Float, nullable=False),
+    Column("used_at", Float, nullable=False, index=True),
+)  # fmt: skip
+intermediate = Table(
+    "intermediate", metadata,
+    Column("fingerprint", String, primary_key=True),
+    Column("der", LargeBinary, nullable=False),
+    Column("url", String, nullable=False),
+    Column("fetched_at", Float, nullable=False),
+)  # fmt: skip
+spent = Table(
+    "spent", metadata,
+    Column("day", Integer, primary_key=True),
+    Column("requests", Integer, nullable=False),
+    Column("octets", Integer, nullable=False),
 )  # fmt: skip
 url = Table(
     "url", metadata,
@@ -129,7 +151,8 @@ class UrlState:
 class Entry:
     """One piece of evidence as listed: ``kind`` is crl or ocsp, ``name`` is what ``show`` and ``forget`` take.
 
-    ``chain`` is the path of the issuer, issuer first; ``certificate`` the subject of an OCSP answer.
+    ``chain`` is the path of the issuer, issuer first (of a CRL: of who signed it); ``certificate`` the subject of an OCSP
+    answer. ``used_at`` is when it was last asked for.
     """
 
     kind: str
@@ -137,6 +160,7 @@ class Entry:
     issuer: Certificate
     chain: tuple[Certificate, ...]
     certificate: Certificate | None
+    delta: bool
     url: str
     urls: tuple[str, ...]
     size: int
@@ -146,6 +170,7 @@ class Entry:
     next_update: datetime | None
     fetched_at: datetime
     refresh_at: datetime | None
+    used_at: datetime
 
 
 @overload
@@ -176,10 +201,34 @@ def put(connection: Connection, table: Table, keys: Sequence[str], values: Mappi
         connection.execute(statement.on_conflict_do_nothing(index_elements=list(keys)))
 
 
-def put_issuer(connection: Connection, chain: Sequence[Certificate]) -> None:
+def digest(*parts: str) -> str:
+    """One name for several strings."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def name_hash(name: bytes) -> str:
+    """The hash of a DER Name: equal for names that RFC 5280 §7.1 calls equal."""
+    # The order in a frozenset differs from process to process.
+    parts = [sorted(map(repr, p)) if isinstance(p, frozenset) else repr(p) for p in name_key(name)]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def put_issuer(connection: Connection, chain: Sequence[Certificate], keys: Mapping[str, Any]) -> None:
     """Keep the path of an issuer, issuer first: to fetch again later means to validate again first (PRE-1)."""
-    blob = b"".join(c.der for c in chain)
-    put(connection, issuer, ("issuer_key",), {"issuer_key": chain[0].key_id, "chain": blob})
+    names = ("issuer_key", "issuer_name")
+    values = {name: keys[name] for name in names}
+    put(connection, issuer, names, {**values, "chain": b"".join(c.der for c in chain)})
+
+
+def crl_keys(chain: Sequence[Certificate], content: Crl) -> dict[str, Any]:
+    """CACHE-8: a CRL is filed under the key and the name that signed it, and its issuingDistributionPoint.
+
+    The name too, because a CA that was renamed keeps its key. A delta stands beside its base (CRL-17).
+    """
+    return {
+        "issuer_key": chain[0].key_id, "issuer_name": name_hash(content.issuer), "idp": content.idp or b"",
+        "delta": int(content.delta_base is not None),
+    }  # fmt: skip
 
 
 def answered(connection: Connection, address: str, at: datetime, etag: str, last_modified: str) -> None:
@@ -210,7 +259,7 @@ def ocsp_keys(question: Question) -> dict[str, Any]:
     serial = question.certificate.serial
     return {
         "issuer_key": question.issuer.key_id,
-        "issuer_name": hashlib.sha256(question.issuer.subject).hexdigest(),
+        "issuer_name": name_hash(question.issuer.subject),
         # CRL-16: serial numbers don't fit SQLite's integers.
         "serial": serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True),
     }
@@ -237,90 +286,71 @@ def certificates(chain: bytes) -> tuple[Certificate, ...]:
 def crl_entry(row: Row[Any], urls: Sequence[str]) -> dict[str, Any]:
     """A row of ``crl`` joined with its issuer as fields of an Entry."""
     number = None if row.number is None else int(row.number)
-    return {**_common(row), "kind": "crl", "name": row.sha256, "certificate": None, "urls": tuple(sorted(urls)),
+    return {**_common(row), "kind": "crl", "name": row.sha256, "certificate": None, "delta": bool(row.delta),
+            "urls": tuple(sorted(urls)),
             "size": row.size, "number": number, "entries": row.entries}  # fmt: skip
 
 
 def ocsp_entry(row: Row[Any]) -> dict[str, Any]:
     """A row of ``ocsp`` joined with its issuer as fields of an Entry."""
     certificate = load_certificate(row.certificate)
-    return {**_common(row), "kind": "ocsp", "name": row.name, "certificate": certificate, "urls": (row.url,),
+    return {**_common(row), "kind": "ocsp", "name": row.name, "certificate": certificate, "delta": False, "urls": (row.url,),
             "size": len(row.der), "number": None, "entries": 1}  # fmt: skip
+
+
+_TIMES = ("this_update", "next_update", "fetched_at", "refresh_at", "used_at")
 
 
 def _common(row: Row[Any]) -> dict[str, Any]:
     chain = certificates(row.chain)
-    times = {name: moment(getattr(row, name)) for name in ("this_update", "next_update", "fetched_at", "refresh_at")}
+    times = {name: moment(getattr(row, name)) for name in _TIMES}
     return {"issuer": chain[0], "chain": chain, "url": row.url, **times}
 
 
-def scope(authority: Certificate, idp: bytes | None) -> ColumnElement[bool]:
-    """CACHE-8: the row of a CRL is that of the key which signed it, and of its issuingDistributionPoint."""
-    return (crl.c.issuer_key == authority.key_id) & (crl.c.idp == (idp or b""))
+def matches(table: Table, keys: Mapping[str, Any]) -> ColumnElement[bool]:
+    """The rows with these values."""
+    return and_(*(table.c[name] == value for name, value in keys.items()))
 
 
 def rows_for(connection: Connection, question: Question) -> tuple[list[Row[Any]], list[Row[Any]], list[Row[Any]]]:
-    """What may answer a question: rows of crl (newest first), ocsp and failure."""
+    """What may answer a question: rows of crl (the issuer's own, then complete ones, then new ones first), ocsp, failure."""
+    lists = (*question.crl_urls, *question.delta_urls)
     own = [failure_key(address, question.certificate.fingerprint) for address in question.ocsp_urls]
-    own += [failure_key(address, question.issuer.fingerprint) for address in question.crl_urls]
-    urls = (*question.crl_urls, *question.ocsp_urls, *own)
-    mine = select(alias.c.idp).where(alias.c.issuer_key == question.issuer.key_id, alias.c.url.in_(question.crl_urls))
+    own += [failure_key(address, question.issuer.fingerprint) for address in lists]
+    urls = (*lists, *question.ocsp_urls, *own)
+    # CRL-2: signed with the issuer's key, or in the name of one who may sign CRLs for it; which of them may is judged later.
+    names = {name_hash(name) for name in (question.issuer.subject, *question.crl_issuers)}
+    same = [alias.c[k] == crl.c[k] for k in ("issuer_key", "issuer_name", "idp")]
+    served = select(alias.c.url).where(*same, alias.c.url.in_(lists)).exists()
     # CACHE-8: of a partitioned CRL only the parts that the certificate's URLs lead to, and what was imported.
     crls = (
-        select(crl)
-        .where(crl.c.issuer_key == question.issuer.key_id)
-        .where(or_(crl.c.idp == b"", crl.c.idp.in_(mine), crl.c.url.startswith("file:")))
-        .order_by(crl.c.this_update.desc())
+        select(crl, issuer.c.chain)
+        .join_from(crl, issuer)
+        .where(or_(crl.c.issuer_key == question.issuer.key_id, crl.c.issuer_name.in_(names)))
+        .where(or_(crl.c.idp == b"", served, crl.c.url.startswith("file:")))
+        .order_by(crl.c.issuer_key != question.issuer.key_id, crl.c.delta, crl.c.this_update.desc())
         .limit(MAX_CRLS_PER_QUESTION)
     )
-    answers = select(ocsp).where(*(ocsp.c[k] == v for k, v in ocsp_keys(question).items()))
+    answers = select(ocsp).where(matches(ocsp, ocsp_keys(question)))
     failures = select(failure).where(failure.c.url.in_(urls))
     return list(connection.execute(crls)), list(connection.execute(answers)), list(connection.execute(failures))
 
 
-class Counter:
-    """A number in a file that all processes map: raised by writers after each commit, read without a system call."""
-
-    def __init__(self, path: Path, readonly: bool) -> None:
-        self._path = path
-        self._readonly = readonly
-        self._lock = threading.Lock()
-        self._map: mmap.mmap | None = None
-        self._identity: tuple[int, int] = (0, 0)
-
-    def value(self) -> int:
-        """The number; 0 while there is no file."""
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return 0
-        if self._map is None or (status.st_dev, status.st_ino) != self._identity:
-            with self._lock:
-                self._open()
-        return struct.unpack_from("=Q", self._map)[0] if self._map is not None else 0
-
-    def _open(self) -> None:
-        try:
-            handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self._map = None
-            return
-        try:
-            status = os.fstat(handle)
-            self._map = mmap.mmap(handle, 8, prot=mmap.PROT_READ) if status.st_size >= 8 else None
-            self._identity = (status.st_dev, status.st_ino)
-        finally:
-            os.close(handle)
-
-    def bump(self) -> None:
-        """Raise the number. Raises OSError."""
-        create_private(self._path)
-        handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            # Several processes may write (lookup and the command line).
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            old = os.pread(handle, 8, 0)
-            number = struct.unpack("=Q", old)[0] if len(old) == 8 else 0
-            os.pwrite(handle, struct.pack("=Q", number + 1), 0)
-        finally:
-            os.close(handle)
+def due(connection: Connection, at: datetime, used_since: datetime, most: int) -> list[Entry]:
+    """CACHE-2: evidence whose time to be fetched again has come, the most urgent first, and whose URL isn't left alone."""
+    now = at.timestamp()
+    blocked = set(connection.scalars(select(failure.c.url).where(failure.c.retry_at > now)).all())
+    crls = select(crl, issuer.c.chain).join_from(crl, issuer).where(crl.c.refresh_at <= now)
+    answers = select(ocsp, issuer.c.chain).join_from(ocsp, issuer)
+    answers = answers.where(ocsp.c.refresh_at <= now, ocsp.c.used_at >= used_since.timestamp())
+    found: list[Entry] = []
+    for statement, convert in ((crls, lambda row: crl_entry(row, ())), (answers, ocsp_entry)):
+        for row in connection.execute(statement.order_by(statement.selected_columns.refresh_at)):
+            if len(found) >= most:
+                break
+            if row.url in blocked:
+                continue
+            entry = Entry(**convert(row))
+            if failure_key(entry.url, (entry.certificate or entry.issuer).fingerprint) not in blocked:
+                found.append(entry)
+    return found
