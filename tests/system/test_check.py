@@ -123,3 +123,24 @@ def test_files_that_cannot_be_used_are_named(setup: Setup) -> None:
     assert done.stderr.startswith("postseal: warning: ")
     assert str(wrong) in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_node_that_fetches_nothing_says_so_and_nobody_waits() -> None:
+    """[lookup] fetch = false: no request, one reason in mail's judgement, one sentence for each order to fetch."""
+    with scratch() as directory, ExitStack() as stack:
+        setup = Setup(directory, stack)
+        setup.daemon.settings["lookup"]["fetch"] = False
+        setup.daemon.reload()
+        setup.daemon.wait_log("configuration read again; nothing is fetched ([lookup] fetch = false)")
+        done = setup.check("bob@partner.test", "--json")
+        verdict = json.loads(done.stdout)[0]["candidates"][0]["verdicts"][0]
+        assert (done.returncode, verdict["verdict"], verdict["reason"]) == (0, "unknown", "rev.not-fetched")
+        assert "import some that is current" in verdict["detail"]
+        order = run_postseal("evidence", "refresh", "--config", str(setup.daemon.config_file))
+        assert (order.returncode, "nothing is fetched here" in order.stderr) == (69, True)
+        crl = directory / "by-hand.crl"
+        crl.write_bytes(setup.ca.crl([setup.eve], this_update=NOW - timedelta(hours=1), next_update=NOW + timedelta(1)))
+        assert run_postseal("evidence", "import", "--config", str(setup.daemon.config_file), str(crl)).returncode == 0
+        assert setup.check("bob@partner.test", "--json").returncode == 0
+        assert json.loads(setup.check("eve@partner.test", "--json").stdout)[0]["action"] == "refused"
+        assert setup.web.count("/check.crl") == 0

@@ -60,6 +60,7 @@ nat64_prefixes = ["2001:db8:64::/96"]
 proxy = "http://proxy.corp.example:3128"
 no_proxy = ["pki.corp.example", ".inside.example"]
 user_agent = "corp (postmaster@corp.example)"
+fetch = false
 prefetch = false
 concurrency = 2
 [certificates]

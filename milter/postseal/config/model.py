@@ -140,6 +140,9 @@ class Lookup:
         Hosts, or domains with a leading dot, that are fetched from directly although there is a proxy.""")
     user_agent: str = _option(header_text(), f"postseal/{__version__}", """
         What web servers are told. Some refuse unknown clients; a contact address helps.""")
+    fetch: bool = _option(boolean(), True, """
+        false is for a node without a way to the Internet: nothing is fetched and nobody waits for it; evidence comes with
+        "postseal evidence import", by hand or as bundles of a node that fetches.""")
     prefetch: bool = _option(boolean(), True, "Fetch CRLs and OCSP answers again before they expire.")
     concurrency: int = _option(whole(1, 64), 8, "Downloads at the same time.")
 

@@ -179,6 +179,7 @@ _REV: tuple[Reason, ...] = (
     Reason("rev.blocked-by-guard", "the URL or its address isn't one that may be asked"),
     Reason("rev.budget", "there was more to do than one check may do"),
     Reason("rev.no-evidence", "no CRL and no OCSP answer is at hand yet"),
+    Reason("rev.not-fetched", "this node fetches no evidence, and nothing current was imported"),
     Reason("rev.store-unavailable", "the store of revocation evidence can't be read"),
     Reason("rev.none-declared", "the certificate names neither a CRL nor an OCSP responder"),
 )

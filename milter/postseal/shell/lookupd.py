@@ -68,7 +68,7 @@ class Server:
             signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
             threading.Thread(target=self._serve, args=(listener,), name="accept", daemon=True).start()
             threading.Thread(target=self._prefetch, name="prefetch", daemon=True).start()
-            self._log.info(f"lookup started, listening on {path}")
+            self._log.info(f"lookup started, listening on {path}{_idle(self._config)}")
             notify("READY=1", f"STATUS=listening on {path}")
             self._wait()
             notify("STOPPING=1")
@@ -113,7 +113,8 @@ class Server:
             self._store.forget_refusals()
             old, self._lookups, self._log = self._lookups, fresh, _open_log(config)
             old.close()
-            self._log.info("configuration read again")
+            self._config = config
+            self._log.info(f"configuration read again{_idle(config)}")
         except PostsealError as exc:
             self._log.error(f"configuration not read again, the old one stays: {exc}")
         notify("READY=1")
@@ -162,6 +163,8 @@ class Server:
 
     def _answer(self, request: wire.Ask | wire.Refresh, uid: int) -> dict[str, Any]:
         lookups = self._lookups
+        if not self._config.lookup.fetch:
+            return _fetches_nothing(request)
         if isinstance(request, wire.Ask):
             return {"refused": lookups.ask(request.questions, request.budget)}
         # A milter in the wrong hands must not make us hammer CAs: fetching at will is for administrators.
@@ -174,7 +177,7 @@ class Server:
 
     def _prefetch(self) -> None:
         while not self._stop.wait(_PREFETCH_EVERY):
-            if not self._config.lookup.prefetch:
+            if not (self._config.lookup.fetch and self._config.lookup.prefetch):
                 continue
             try:
                 self._lookups.prefetch()
@@ -200,6 +203,16 @@ def serve(config_path: str, leave: Callable[[int], Any] = os._exit) -> int:
     code = Server(config_path).run()
     leave(code)
     return code
+
+
+def _idle(config: Config) -> str:
+    return "" if config.lookup.fetch else "; nothing is fetched ([lookup] fetch = false), evidence has to be imported"
+
+
+def _fetches_nothing(request: wire.Ask | wire.Refresh) -> dict[str, Any]:
+    if isinstance(request, wire.Ask):
+        return {"refused": 0}
+    raise BadData("nothing is fetched here ([lookup] fetch = false): import evidence instead")
 
 
 def _open_log(config: Config) -> MailLog:

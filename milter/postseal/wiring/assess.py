@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from postseal.app.assess import Assessor
+from postseal.app.unfetched import Unfetched
 from postseal.config import Config
 from postseal.sources.clock import SystemClock
 from postseal.sources.directory import Directories
@@ -24,10 +25,11 @@ def build_assessor(config: Config, clock: SystemClock, report: Callable[[str], N
     directories = Directories(
         (FolderDirectory(certificates.directory, clock, report), CertificateStore(config.certificate_store))
     )
+    evidence = EvidenceStore(config.evidence_directory, readonly=True, report=report)
     return Assessor(
         directory=directories,
         trust=FolderTrust(certificates.anchors, certificates.intermediates, clock, report),
-        evidence=EvidenceStore(config.evidence_directory, readonly=True, report=report),
+        evidence=evidence if config.lookup.fetch else Unfetched(evidence, clock),
         lookup=LookupClient(config.lookup_socket),
         path_settings=config.path_settings,
         revocation_settings=config.revocation_settings,
