@@ -158,7 +158,7 @@ def refused() -> dict[str, tuple[str, Leaf, tuple[Leaf, ...], dict[str, Any]]]:
     explicit = ROOT.sub("policyConstraints", extra=[(x509.PolicyConstraints(0, None), True)])
     add("policyConstraints", "path.policy", under(explicit), explicit)
     soft = ROOT.sub("Soft limits", extra=[(x509.NameConstraints([x509.RFC822Name("b.test")], None), False)])
-    add("nameConstraints not critical", "path.unsupported-extension", under(soft), soft)
+    add("nameConstraints not critical", "path.name-constraints", under(soft), soft)
     small = odd_ca(ROOT, "Small", CA, SIGNS, private=key("rsa1024"))
     add("RSA 1024 CA", "path.weak-key", under(small), small)
     add("RSA 1024 leaf", "path.weak-key", SUB.issue("a@b.test", kind="rsa1024"), SUB)

@@ -21,6 +21,7 @@ from postseal.core.fitness import fitness
 from postseal.core.judgement import JudgementSettings, judge_certificate
 from postseal.core.path import Anchor, Path, PathFault, PathSettings
 from postseal.core.pem import pem_blocks
+from postseal.core.policies import ANY_INPUTS, PolicyInputs
 from postseal.core.reasons import CATALOGUE
 from postseal.core.revocation import RevocationSettings, Status, Verdict
 
@@ -41,7 +42,7 @@ class Request:
     at hand; it may go to the network.
 
     ``email`` asks whether mail can be encrypted with it (purposes, key usage, key); otherwise only the address counts, if
-    one is given. ``revocation`` False leaves revocation out.
+    one is given. ``revocation`` False leaves revocation out. ``policies`` are the inputs of policy processing.
     """
 
     anchors: tuple[Anchor, ...]
@@ -52,6 +53,7 @@ class Request:
     email: bool = True
     weak_keys: bool = False
     revocation: bool = True
+    policies: PolicyInputs = ANY_INPUTS
     find: Callable[[Question, Sequence[Evidence]], Sequence[Evidence]] | None = None
 
 
@@ -80,7 +82,7 @@ class Check:
 
 def verify(certificate: Certificate, request: Request, at: datetime) -> Report:
     """The report on one certificate at one moment. Total, as the parts that it calls are."""
-    settings = PathSettings(email_protection=request.email, weak_keys=request.weak_keys)
+    settings = PathSettings(request.email, request.weak_keys, policies=request.policies)
     judged = judge_certificate(
         certificate,
         request.anchors,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
-from postseal.core.der import BIT_STRING, INTEGER, SEQUENCE, BadDer, Cursor, context
+from postseal.core.der import BIT_STRING, INTEGER, SEQUENCE, BadDer, Cursor, Extension, context, extensions
 from postseal.core.errors import BadData
 from postseal.core.pem import pem_blocks
 
@@ -58,6 +58,18 @@ class Certificate:
     def parts(self) -> Parts:
         """The raw fields. ``load_certificate`` has made sure that they are there."""
         return _split(self.der)
+
+    @cached_property
+    def raw_extensions(self) -> dict[str, Extension]:
+        """The extensions by OID as received, in strict DER. Raises BadDer."""
+        tbs = Cursor(self.parts.tbs).enter(SEQUENCE)
+        last = tbs.children()[-1]
+        if last.tag != context(3):
+            return {}
+        outer = tbs.inside(last)
+        found = extensions(outer.enter(SEQUENCE), 256)
+        outer.finish()
+        return found
 
     @property
     def subject(self) -> bytes:

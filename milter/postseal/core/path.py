@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from postseal.core.certs import Certificate
 from postseal.core.names import NameKey
-from postseal.core.path_checks import anchor_fault, ca_fault, key_fault, own_fault
+from postseal.core.path_checks import anchor_fault, ca_fault, constrained, key_fault, names_fault, names_of, own_fault
 from postseal.core.path_values import Anchor as Anchor
 from postseal.core.path_values import AnchorSettings as AnchorSettings
 from postseal.core.path_values import Path as Path
@@ -117,6 +117,7 @@ class _Search:
         self._at = at
         self._seen_signatures: set[tuple[bytes, bytes]] = set()
         self._candidates = 0
+        self._comparisons = 0
         self._found = _Found()
 
     def run(self, leaf: Certificate) -> Iterator[Path | PathFault]:
@@ -196,6 +197,8 @@ class _Search:
         if not self._signed(chain, anchor.certificate):
             return None
         fault = anchor_fault(anchor, chain, depth, self._settings, self._at)
+        if fault is None and chain[-1] != anchor.certificate:
+            fault = self._names_fault(chain, anchor.certificate, "the trust anchor ")
         if fault is not None:
             self._found.note(fault.code, fault.detail, fault.certificate or chain[-1], chain)
             return None
@@ -212,10 +215,26 @@ class _Search:
         if not self._signed(chain, issuer):
             return False
         fault = own_fault(issuer, self._settings, self._at) or ca_fault(issuer, self._settings, depth)
+        if fault is None:
+            fault = self._names_fault(chain, issuer)
         if fault is not None:
-            self._found.note(fault.code, fault.detail, issuer, [*chain, issuer])
+            self._found.note(fault.code, fault.detail, fault.certificate or issuer, [*chain, issuer])
             return False
         return True
+
+    def _names_fault(self, chain: list[Certificate], issuer: Certificate, word: str = "") -> PathFault | None:
+        """CERT-16: the constraints of ``issuer`` hold for all names below it. They cost, so they have a budget (PRE-6)."""
+        limits = profile(issuer).name_constraints
+        if limits is None:
+            return None
+        for certificate in constrained(chain):
+            self._comparisons += limits.size * len(names_of(certificate))
+            if self._comparisons > self._settings.max_comparisons:
+                raise _BudgetSpent(f"gave up at {self._settings.max_comparisons} comparisons of names and constraints")
+            fault = names_fault(limits, certificate, f"{word}{issuer.name}")
+            if fault is not None:
+                return fault
+        return None
 
     def _signed(self, chain: list[Certificate], issuer: Certificate) -> bool:
         """RFC 5280 §6.1.3 (a)(1), with the floors of CERT-13 for the issuer's key. The child's algorithm has passed."""

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 
+from cryptography.x509.oid import NameOID
+
 from postseal.core.certs import Certificate
+from postseal.core.der import BadDer
+from postseal.core.name_constraints import (
+    OID_SUBJECT_ALT_NAME,
+    Name,
+    NameConstraints,
+    mail_constraints,
+    presented_names,
+    violation,
+)
 from postseal.core.path_values import Anchor, PathFault, PathSettings
 from postseal.core.profile import algorithm_fault, key_kind, profile, rsa_fault
 
@@ -31,9 +42,13 @@ def own_fault(certificate: Certificate, settings: PathSettings, at: datetime) ->
     # RFC 5280 §6.1.4 (o), §6.1.5 (f); CERT-18.
     if about.unknown:
         return fault("path.unknown-extension", f"{name} has the unknown critical extension {', '.join(about.unknown)}")
-    if about.unprocessed:
-        listed = ", ".join(about.unprocessed)
-        return fault("path.unsupported-extension", f"{name} has {listed}, which this version doesn't process")
+    limits = about.name_constraints
+    if limits is not None:
+        # RFC 5280 §4.2.1.10: only in a CA certificate, and what of it isn't processed refuses it.
+        if not about.ca:
+            return fault("path.bad-extension", f"{name} has nameConstraints, which only a CA may have")
+        if limits.unsupported:
+            return fault("path.unsupported-extension", f"{name} has {limits.unsupported}, which isn't processed")
     return _size_fault(certificate, settings)
 
 
@@ -86,6 +101,29 @@ def ca_fault(issuer: Certificate, settings: PathSettings, depth: int) -> PathFau
     return None
 
 
+@lru_cache(maxsize=8192)
+def names_of(certificate: Certificate) -> tuple[Name, ...]:
+    """The names of a certificate that constraints may be about."""
+    try:
+        found = certificate.raw_extensions.get(OID_SUBJECT_ALT_NAME)
+        alternative = None if found is None else found.value
+    except BadDer:
+        alternative = b""
+    mails = certificate.x509.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)
+    return presented_names(certificate.subject, [str(mail.value) for mail in mails], alternative)
+
+
+def names_fault(limits: NameConstraints, certificate: Certificate, whose: str) -> PathFault | None:
+    """CERT-16: which name of ``certificate`` the constraints of ``whose`` don't allow."""
+    found = violation(limits, names_of(certificate), whose)
+    return None if found is None else PathFault(found.code, f"{certificate.name}: {found.detail}", certificate)
+
+
+def constrained(chain: Sequence[Certificate]) -> list[Certificate]:
+    """RFC 5280 §6.1.3 (b), (c): the certificates whose names count: self-issued ones don't, unless they are the last."""
+    return [c for index, c in enumerate(chain) if index == 0 or not profile(c).self_issued]
+
+
 def anchor_fault(
     anchor: Anchor, chain: Sequence[Certificate], depth: int, settings: PathSettings, at: datetime
 ) -> PathFault | None:
@@ -97,6 +135,13 @@ def anchor_fault(
         issued = f"{leaf.name} was issued on {leaf.not_before:%Y-%m-%d}"
         detail = f"{issued}, and the trust anchor {root.name} isn't trusted for certificates after {until:%Y-%m-%d}"
         return PathFault("path.distrusted", detail, leaf)
+    allowed = anchor.settings
+    if allowed.domains or allowed.excluded_domains:
+        # RFC 5280 §6.1.1 (h), (i): initial subtrees, for the addresses of the certificate in question.
+        limits = mail_constraints(allowed.domains, allowed.excluded_domains)
+        fault = names_fault(limits, leaf, f"the settings for the trust anchor {root.name}")
+        if fault is not None:
+            return fault
     # A certificate that is trusted itself needs nobody to vouch for it.
     return None if chain[-1] == root else _stated_fault(anchor, depth, settings, at)
 
@@ -121,6 +166,8 @@ def _stated_fault(anchor: Anchor, depth: int, settings: PathSettings, at: dateti
     if about.version >= 3 and not about.ca:
         why = "has no basicConstraints" if about.ca is None else "says cA FALSE in its basicConstraints"
         return fault("path.not-ca", f"{why}, so it vouches for itself only")
+    if about.name_constraints is not None and about.name_constraints.unsupported:
+        return fault("path.unsupported-extension", f"has {about.name_constraints.unsupported}, which isn't processed")
     if about.key_usage is not None and not about.key_usage.key_cert_sign:
         return fault("path.not-ca", "has a keyUsage without keyCertSign, so it vouches for itself only")
     if about.path_length is not None and depth > about.path_length:

@@ -84,7 +84,8 @@ class PathSettings:
     """``email_protection`` asks nested EKU emailProtection (CERT-11); ``weak_keys`` admits RSA under 2048 bits and SHA-1.
 
     ``skew`` is how far notBefore may lie ahead (CERT-15). ``max_length`` counts the certificates of a path without its
-    anchor; ``max_signatures`` different signatures are verified and ``max_candidates`` issuers looked at (PRE-6).
+    anchor; ``max_signatures`` different signatures are verified and ``max_candidates`` issuers looked at, and
+    ``max_comparisons`` is the product of names and name constraints that are compared (PRE-6).
     ``policies`` are the inputs of policy processing; an anchor's required policies narrow them.
     """
 
@@ -93,5 +94,6 @@ class PathSettings:
     max_length: int = 10
     max_signatures: int = 100
     max_candidates: int = 300
+    max_comparisons: int = 1 << 20
     skew: timedelta = timedelta(minutes=5)
     policies: PolicyInputs = ANY_INPUTS

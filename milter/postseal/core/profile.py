@@ -13,6 +13,7 @@ from cryptography.x509.oid import ExtensionOID
 
 from postseal.core.certs import Certificate
 from postseal.core.der import BadDer, Cursor
+from postseal.core.name_constraints import OID_NAME_CONSTRAINTS, NameConstraints, parse_constraints
 from postseal.core.names import NameKey, name_key
 from postseal.core.policies import NO_POLICIES, PolicyFacts, parse_policies
 from postseal.core.signature import MAX_EXPONENT, MAX_RSA, MIN_RSA, MIN_WEAK_RSA, Algorithm, Scheme, parse_algorithm
@@ -23,11 +24,6 @@ EMAIL_PROTECTION = "1.3.6.1.5.5.7.3.4"
 _SPECIAL_RSA = {"1.2.840.113549.1.1.10": "RSA-PSS", "1.2.840.113549.1.1.7": "RSA-OAEP"}
 _RSA_OR_EC = ("1.2.840.113549.1.1.1", "1.2.840.10045.2.1")
 
-_NAME_CONSTRAINTS = ExtensionOID.NAME_CONSTRAINTS.dotted_string
-# Path processing of these is not in this version. RFC 5280 §4.2: critical and not processed means refused.
-_UNPROCESSED = {
-    _NAME_CONSTRAINTS: "nameConstraints",
-}
 # Qualifiers of certificatePolicies (RFC 5280 §4.2.1.4: must be interpreted when critical) are CPS pointer and user notice, text
 # for people; the library refuses others.
 _PROCESSED = frozenset(
@@ -40,6 +36,7 @@ _PROCESSED = frozenset(
         ExtensionOID.ISSUER_ALTERNATIVE_NAME,
         ExtensionOID.SUBJECT_KEY_IDENTIFIER,
         ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.NAME_CONSTRAINTS,
         ExtensionOID.CERTIFICATE_POLICIES,
         ExtensionOID.POLICY_CONSTRAINTS,
         ExtensionOID.POLICY_MAPPINGS,
@@ -54,8 +51,7 @@ class Profile:
     """Facts of one certificate; none of them is a judgement.
 
     ``broken`` tells in words why the extensions can't be read; then all the others have their empty values.
-    ``unprocessed`` and ``unknown`` are ``oid`` or ``name (oid)`` of critical extensions that this version doesn't process,
-    and that nobody here knows. ``ca`` is None without basicConstraints.
+    ``unknown`` are the OIDs of critical extensions that aren't processed (CERT-18). ``ca`` is None without basicConstraints.
     """
 
     subject: NameKey
@@ -72,7 +68,7 @@ class Profile:
     subject_key_id: bytes | None
     authority_key_id: bytes | None
     policies: PolicyFacts
-    unprocessed: tuple[str, ...]
+    name_constraints: NameConstraints | None
     unknown: tuple[str, ...]
 
     @property
@@ -93,13 +89,13 @@ def profile(certificate: Certificate) -> Profile:
     extensions, broken = _extensions(certificate)
     try:
         policies = NO_POLICIES if extensions is None else parse_policies(extensions)
+        name_constraints = _name_constraints(certificate, extensions)
     except BadDer as exc:
-        extensions, broken, policies = None, str(exc), NO_POLICIES
+        extensions, broken, policies, name_constraints = None, str(exc), NO_POLICIES, None
     constraints = extension(extensions, x509.BasicConstraints)
     purposes = extension(extensions, x509.ExtendedKeyUsage)
     own_id = extension(extensions, x509.SubjectKeyIdentifier)
     issuer_id = extension(extensions, x509.AuthorityKeyIdentifier)
-    unprocessed, unknown = _not_processed(extensions, is_ca=constraints is not None and constraints.ca)
     return Profile(
         subject=name_key(certificate.subject),
         issuer=name_key(certificate.issuer),
@@ -115,8 +111,12 @@ def profile(certificate: Certificate) -> Profile:
         subject_key_id=None if own_id is None else own_id.digest,
         authority_key_id=None if issuer_id is None else issuer_id.key_identifier,
         policies=policies,
-        unprocessed=unprocessed,
-        unknown=unknown,
+        name_constraints=name_constraints,
+        unknown=tuple(
+            item.oid.dotted_string
+            for item in extensions or ()
+            if item.critical and item.oid.dotted_string not in _PROCESSED
+        ),
     )
 
 
@@ -190,19 +190,11 @@ def _extensions(certificate: Certificate) -> tuple[x509.Extensions | None, str]:
         return None, " ".join(str(exc).split())[:200] or type(exc).__name__
 
 
-def _not_processed(extensions: x509.Extensions | None, *, is_ca: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    unprocessed: list[str] = []
-    unknown: list[str] = []
-    for item in extensions or ():
-        oid = item.oid.dotted_string
-        # CERT-16.
-        # RFC 5280 §4.2: a non-critical extension that is recognised must be processed. Ignoring name constraints would let a
-        # constrained CA speak for the whole world, so a CA that has them is refused until they are processed.
-        if oid in _UNPROCESSED and (item.critical or (oid == _NAME_CONSTRAINTS and is_ca)):
-            unprocessed.append(f"{_UNPROCESSED[oid]} ({oid})")
-        elif item.critical and oid not in _PROCESSED and oid not in _UNPROCESSED:
-            unknown.append(oid)
-    return tuple(unprocessed), tuple(unknown)
+def _name_constraints(certificate: Certificate, extensions: x509.Extensions | None) -> NameConstraints | None:
+    """The library drops minimum and maximum, so the bytes are read again. Raises BadDer."""
+    if extension(extensions, x509.NameConstraints) is None:
+        return None
+    return parse_constraints(certificate.raw_extensions[OID_NAME_CONSTRAINTS].value)
 
 
 @lru_cache(maxsize=8192)
