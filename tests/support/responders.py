@@ -42,7 +42,10 @@ FAULTS = (
 
 @dataclass
 class Resource:
-    """What a path answers. ``body`` bytes, or a function of the request's body or the rest of its path (OCSP)."""
+    """What a path answers. ``body`` bytes, or a function of the request's body or the rest of its path (OCSP).
+
+    ``get_status`` is the answer to every GET.
+    """
 
     body: bytes | Callable[[bytes], bytes]
     content_type: str = CRL_TYPE
@@ -50,6 +53,7 @@ class Resource:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     location: str = ""
+    get_status: int = 0
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -73,7 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._plain(404, b"not here", "text/plain", {})
             return
         with contextlib.suppress(ConnectionError, socket.timeout):
-            if resource.fault:
+            if resource.get_status and self.command == "GET":
+                self._plain(resource.get_status, b"use POST", "text/plain", {})
+            elif resource.fault:
                 self.close_connection = True
                 self._faulty(resource, posted or asked)
             else:
@@ -210,7 +216,8 @@ class Responder:
 
     ``revoked`` maps serial -> time; ``signer`` a delegated responder (None: the CA itself). The other attributes are the
     faults: ``error`` (a response status instead of an answer), ``shift`` (moves thisUpdate and nextUpdate),
-    ``lifetime`` (None leaves nextUpdate out), ``break_signature``, ``other_serial``, ``unknown``.
+    ``lifetime`` (None leaves nextUpdate out), ``break_signature``, ``other_serial``, ``unknown``, ``nonce_back`` (the nonce
+    that comes back for that of the request, None for none).
     """
 
     def __init__(self, ca: Authority, signer: Leaf | None = None) -> None:
@@ -220,6 +227,7 @@ class Responder:
         self.shift = timedelta(0)
         self.lifetime: timedelta | None = timedelta(hours=4)
         self.break_signature = self.other_serial = self.unknown = False
+        self.nonce_back: Callable[[bytes], bytes | None] = lambda nonce: nonce
         self.asked = 0
 
     def answer(self, request_der: bytes) -> bytes:
@@ -245,7 +253,9 @@ class Responder:
             builder = builder.certificates([self.signer.certificate.x509])
         with contextlib.suppress(x509.ExtensionNotFound):
             nonce = request.extensions.get_extension_for_class(x509.OCSPNonce)
-            builder = builder.add_extension(nonce.value, False)
+            back = self.nonce_back(nonce.value.nonce)
+            if back is not None:
+                builder = builder.add_extension(x509.OCSPNonce(back), False)
         der = builder.sign(signer.key, hash_for(signer.key) or hashes.SHA256()).public_bytes(Encoding.DER)
         if self.break_signature and self.signer is None:
             # Without a certificate in the response, the signature's last octets are the response's.

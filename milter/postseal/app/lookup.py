@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -54,13 +54,17 @@ class LookupSettings:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """One URL to fetch, for whom. ``chain`` is the validated path of the issuer, issuer first; ``asked`` False: ahead."""
+    """One URL to fetch, for whom. ``chain`` is the validated path of the issuer, issuer first; ``asked`` False: ahead.
+
+    ``insist``: an administrator wants to know what is true now, so OCSP is asked with a nonce.
+    """
 
     kind: str
     url: str
     chain: tuple[Certificate, ...]
     question: Question | None
     asked: bool = True
+    insist: bool = False
 
     @property
     def subject(self) -> str:
@@ -114,7 +118,10 @@ class Lookups:
         self._settings = settings
         self._warn = warn
         self._chance = chance
-        self._ocsp = OcspFlights(store, http, clock, revocation, settings.ocsp_max_size, chance)
+        self._ocsp = OcspFlights(
+            store, http, clock, revocation, settings.ocsp_max_size, chance,
+            lambda url, question, chain: self._fly(Errand("crl", url, chain, question), None),
+        )  # fmt: skip
         self._lock = threading.Lock()
         self._pruned: datetime | None = None
         self._flights: dict[tuple[str, ...], Future[Outcome]] = {}
@@ -145,7 +152,8 @@ class Lookups:
         flights: list[tuple[str, Future[Outcome] | None]] = []
         for entry in entries:
             errand = self._errand(entry)
-            flights.append((entry.url, self._fly(errand, None, force=True) if errand is not None else None))
+            flight = self._fly(replace(errand, insist=True), None, force=True) if errand is not None else None
+            flights.append((entry.url, flight))
         wait_for([f for _, f in flights if f is not None], min(budget, _MAX_BUDGET))
         return [_outcome(url, flight) for url, flight in flights]
 
@@ -375,7 +383,7 @@ class Lookups:
         return self._landed(errand, freshness.rest(crl.this_update, crl.next_update))
 
     def _fetch_ocsp(self, errand: Errand, question: Question, deadline: float) -> Outcome:
-        done = self._ocsp.fetch(errand.url, question, errand.chain, deadline, asked=errand.asked)
+        done = self._ocsp.fetch(errand.url, question, errand.chain, deadline, asked=errand.asked, insist=errand.insist)
         if isinstance(done, Landed):
             return self._landed(errand, done.rest)
         return self._failed(errand.url, done.why, done.detail, done.retry_after, done.host_fault, about=done.about)

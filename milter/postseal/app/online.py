@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from postseal.app.lookup_ports import Http
-from postseal.app.ocsp_flight import Habits, ask_responder
+from postseal.app.ocsp_flight import Habits, Wishes, ask_responder
 from postseal.app.verify import Report, Request, verify
 from postseal.core.certs import Certificate, load_certificates
 from postseal.core.crl import parse_crl
 from postseal.core.errors import BadData
 from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, issuer_urls
 from postseal.core.path import PathFault
-from postseal.core.revocation import RevocationSettings, still_needed
+from postseal.core.revocation import Nonce, RevocationSettings, still_needed
 from postseal.core.transfer import Fetched, Transfer
 
 MAX_ISSUERS = 4
@@ -96,12 +96,12 @@ class Online:
             return NoAnswer(url, "rev.malformed", str(exc), self.at)
 
     def _ocsp(self, url: str, question: Question) -> Evidence:
-        answer, _ = ask_responder(
-            self.http, url, question, Habits(), max_size=self.ocsp_max_size, deadline=self._deadline()
-        )
-        if not isinstance(answer, Fetched):
-            return self._no_answer(url, answer)
-        return OcspEvidence(answer.body, url, self.at)
+        # OCSP-13: who checks now wants to hear what is true now.
+        wishes = Wishes(self.ocsp_max_size, self._deadline(), Nonce.ON)
+        heard = ask_responder(self.http, url, question, Habits(), wishes)
+        if not isinstance(heard.transfer, Fetched):
+            return self._no_answer(url, heard.transfer)
+        return OcspEvidence(heard.transfer.body, url, self.at, heard.nonce)
 
     def _no_answer(self, url: str, answer: Transfer) -> NoAnswer:
         why, detail = getattr(answer, "why", "rev.http-status"), getattr(answer, "detail", "unexpected status 304")

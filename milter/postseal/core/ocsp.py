@@ -52,7 +52,6 @@ STATUS_NAMES = {
     5: "sigRequired",
     6: "unauthorized",
 }
-_RETRY_WITH_SHA1 = frozenset({"malformedRequest", "internalError", "unauthorized"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +141,12 @@ def response_status(der: bytes) -> str:
         return "malformed"
 
 
-def retry_with_sha1(der: bytes) -> bool:
-    """Is this the answer of a responder that may not know SHA-256 in a CertID (OCSP-1)?"""
-    return response_status(der) in _RETRY_WITH_SHA1
+def has_nonce(der: bytes) -> bool:
+    """Is there a nonce in a successful response? False for what can't be read."""
+    try:
+        return parse_response(der).nonce is not None
+    except BadDer:
+        return False
 
 
 def about_responder(der: bytes) -> bool:

@@ -9,8 +9,10 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from postseal.core.certificate_facts import CertificateFacts, certificate_facts
+from postseal.core.certs import Certificate, load_certificate
 from postseal.core.crl_status import Finding, Target, algorithm_code
 from postseal.core.der import BadDer, later
+from postseal.core.errors import BadData
 from postseal.core.evidence import OcspEvidence
 from postseal.core.names import same_name
 from postseal.core.ocsp import ResponderError, Response, Single, matches, parse_response
@@ -225,6 +227,26 @@ def _own_revocation(
     if settings.public:
         return _Authority(remark, "rev.responder-unchecked")
     return _Authority(until=candidate.not_after, remark=remark)
+
+
+def delegate_to_check(
+    der: bytes, issuer: Certificate, settings: RevocationSettings, at: datetime
+) -> Certificate | None:
+    """OCSP-10: the delegate that signed this response, if its own revocation has to be looked up; never raises."""
+    try:
+        response, facts = parse_response(der), certificate_facts(issuer.der)
+        if _is_responder(response, facts):
+            return None
+        for listed in response.certificates:
+            candidate = _readable(listed)
+            if candidate is None or not _is_responder(response, candidate) or _NO_CHECK in candidate.extensions:
+                continue
+            # PRE-1: the certificates in an answer aren't signed with it, so anybody may have put in one with other URLs.
+            if not _delegation_fault(candidate, facts, settings, at) and _response_verifies(der, candidate.spki):
+                return load_certificate(listed)
+    except (BadDer, BadData):
+        pass
+    return None
 
 
 def _readable(der: bytes) -> CertificateFacts | None:

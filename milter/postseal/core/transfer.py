@@ -33,6 +33,7 @@ class FetchFailed:
     """No answer. ``why`` is a ``rev.*`` code, ``detail`` the cause in words, ``retry_after`` seconds the server asked for.
 
     ``host_fault`` marks what speaks against the host as a whole (refused, silent, status 5xx), not only this URL.
+    ``status`` is the HTTP status behind rev.http-status, else 0.
     """
 
     url: str
@@ -40,6 +41,7 @@ class FetchFailed:
     detail: str
     retry_after: float | None = None
     host_fault: bool = False
+    status: int = 0
 
 
 Transfer = Fetched | NotModified | FetchFailed

@@ -109,6 +109,8 @@ url = Table(
     Column("last_modified", String, nullable=False, server_default=""),
     Column("answered_at", Float),
     Column("responder_hash", String, nullable=False, server_default="sha256"),
+    Column("responder_post", Integer, nullable=False, server_default="0"),
+    Column("responder_nonce", Integer, nullable=False, server_default="1"),
 )  # fmt: skip
 failure = Table(
     "failure", metadata,
@@ -145,6 +147,8 @@ class UrlState:
     failures: int = 0
     retry_at: datetime | None = None
     responder_hash: str = "sha256"
+    responder_post: bool = False
+    responder_nonce: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,9 @@ class UrlMemory:
         state = t.UrlState()
         if row is not None:
             state = t.UrlState(
-                row.etag, row.last_modified, t.moment(row.answered_at), responder_hash=row.responder_hash
-            )
+                row.etag, row.last_modified, t.moment(row.answered_at), responder_hash=row.responder_hash,
+                responder_post=bool(row.responder_post), responder_nonce=bool(row.responder_nonce),
+            )  # fmt: skip
         if failure is not None:
             state = replace(state, failures=failure.tries, retry_at=t.moment(failure.retry_at))
         return state
@@ -91,9 +92,9 @@ class UrlMemory:
         """Forget what the configuration forbade: it may allow it now."""
         self._db.write(lambda c: c.execute(delete(t.failure).where(t.failure.c.why.in_(_REFUSALS))))
 
-    def remember_hash(self, url: str, name: str) -> None:
-        """OCSP-1: which hash of the CertID this responder understands."""
-        values = {"url": url, "responder_hash": name}
+    def remember_responder(self, url: str, *, hash_name: str, post: bool, nonce: bool) -> None:
+        """OCSP-1, OCSP-13, OCSP-14: what this responder understands: the hash of the CertID, and whether GET and a nonce."""
+        values = {"url": url, "responder_hash": hash_name, "responder_post": int(post), "responder_nonce": int(nonce)}
         self._db.write(lambda connection: t.put(connection, t.url, ("url",), values), silent=True)
 
 

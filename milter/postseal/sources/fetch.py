@@ -275,9 +275,8 @@ def _refused(url: str, response: requests.Response, max_size: int) -> FetchFaile
     if status not in (200, 304):
         where = response.headers.get("Location", "")
         detail = f"HTTP status {status}" + (f" (redirect to {_shown(where)} not followed)" if where else "")
-        return FetchFailed(
-            url, "rev.http-status", detail, _retry_after(response.headers), host_fault=status >= 500 or status == 429
-        )
+        at_fault = status >= 500 or status == 429
+        return FetchFailed(url, "rev.http-status", detail, _retry_after(response.headers), at_fault, status)
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         return FetchFailed(url, "rev.malformed", f"the answer has the content encoding {_shown(encoding)}")
