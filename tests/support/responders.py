@@ -154,15 +154,18 @@ class _Server(ThreadingHTTPServer):
 
 
 class WebServer:
-    """Serves resources on ``127.0.0.1:port`` while in its ``with`` block and counts the requests."""
+    """Serves resources on ``127.0.0.1:port`` while in its ``with`` block and counts the requests.
 
-    def __init__(self, port: int = 0) -> None:
+    ``host`` may be another address; "", for all of them, is for namespaces.
+    """
+
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self._resources: dict[str, Resource] = {}
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._stop = threading.Event()
         self.requests: list[tuple[str, str, dict[str, str]]] = []
-        self._server = _Server(("127.0.0.1", port), _Handler)
+        self._server = _Server((host, port), _Handler)
         self._server.owner = self
         self.port: int = self._server.server_address[1]
 

@@ -50,14 +50,15 @@ class Online:
             report = verify(certificate, request, self.at)
             if not isinstance(report.path, PathFault) or report.path.code != "path.no-issuer":
                 return report
-            more = self._issuers(report.path.certificate or certificate, asked)
+            failures: list[str] = []
+            more = self._issuers(report.path.certificate or certificate, asked, failures)
             if not more:
-                return report
+                return replace(report, detail="; ".join([report.detail, *failures]).removeprefix("; "))
             request = replace(request, intermediates=(*request.intermediates, *more))
         return verify(certificate, request, self.at)
 
-    def _issuers(self, certificate: Certificate, asked: set[str]) -> tuple[Certificate, ...]:
-        """RFC 5280 §4.2.2.1: certificates from the first caIssuers URL that has some."""
+    def _issuers(self, certificate: Certificate, asked: set[str], failures: list[str]) -> tuple[Certificate, ...]:
+        """RFC 5280 §4.2.2.1: certificates from the first caIssuers URL that has some; why the others have none."""
         for url in issuer_urls(certificate):
             if url in asked:
                 continue
@@ -66,8 +67,10 @@ class Online:
             if isinstance(answer, Fetched):
                 try:
                     return load_certificates(answer.body, limit=20)
-                except BadData:
-                    continue
+                except BadData as exc:
+                    failures.append(f"{url}: {exc}")
+            else:
+                failures.append(f"{url}: {getattr(answer, 'detail', 'unexpected status 304')}")
         return ()
 
     def find(self, question: Question, known: Sequence[Evidence]) -> tuple[Evidence, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -53,6 +54,19 @@ def register(commands: Any) -> None:
         help="fetch CRLs, OCSP answers and missing issuers too, within the limits of [lookup] in the configuration",
     )  # fmt: skip
     parser.add_argument(
+        "--allow-network", metavar="N", action="append", default=[], type=_network,
+        help="with --online: an address or network that may be asked though it isn't public, such as 127.0.0.0/8; may be "
+        "repeated. allow_networks in [lookup] does the same",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-port",
+        metavar="PORT",
+        action="append",
+        default=[],
+        type=_port,
+        help="with --online: a port that may be asked, besides those in [lookup] (80 and 443); may be repeated",
+    )
+    parser.add_argument(
         "--purpose", choices=("email", "any"), default="email",
         help="email: mail can be encrypted with it (default); any: only path, revocation and --address count",
     )  # fmt: skip
@@ -65,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
     """0 when every CERT is good, 1 otherwise. Raises Usage or BadData for what can't be read."""
     at = parse_time(args.at) if args.at else SystemClock().now()
     request, files = _request(args, at)
-    online = _online(args.config, at) if args.online else None
+    if (args.allow_network or args.allow_port) and not args.online:
+        raise Usage("--allow-network and --allow-port mean something with --online only")
+    online = _online(args, at) if args.online else None
     reports = []
     for name, (leaf, *others) in files:
         single = replace(request, intermediates=(*others, *request.intermediates))
@@ -79,10 +95,24 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(report.outcome is Outcome.GOOD for _, report in reports) else 1
 
 
-def _online(path: str, at: datetime) -> Online:
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a network such as 127.0.0.0/8 or 192.0.2.1") from None
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!a} is not a port from 1 to 65535")
+    return int(text)
+
+
+def _online(args: argparse.Namespace, at: datetime) -> Online:
     """With the limits of the configuration file; where there is none at the usual place, those of the defaults."""
+    path = args.config
     config = Config.default() if path == DEFAULT_CONFIG and not os.path.exists(path) else load_config(path)
-    return build_online(config, at)
+    return build_online(config, at, networks=args.allow_network, ports=args.allow_port)
 
 
 def _request(args: argparse.Namespace, at: datetime) -> tuple[Request, list[tuple[str, tuple[Certificate, ...]]]]:
