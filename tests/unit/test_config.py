@@ -21,7 +21,7 @@ from postseal.config.model import SECTIONS
 from postseal.config.values import parse_duration, parse_size
 from postseal.core.address import parse_mailbox
 from postseal.core.policy import OnSuspicious, Pattern, Seal, Strictness, WithoutCertificate
-from postseal.core.revocation import Order
+from postseal.core.revocation import Order, UseDeltas
 from postseal.core.suite import Suite
 from postseal.shell.cli.main import main
 
@@ -73,6 +73,8 @@ skew = "1 min"
 on_suspicious = "defer"
 on_none_declared = "accept"
 max_age_without_next_update = "2 h"
+use_deltas = "require"
+short_lived = "7 d"
 weak_keys = true
 [log]
 facility = "local3"
@@ -131,6 +133,8 @@ def test_every_option_can_be_set() -> None:
     assert config.evidence_directory == Path("/srv/postseal/evidence")
     assert config.decisions.keep == 90 * 86400
     assert config.revocation_settings.order is Order.BOTH
+    assert config.revocation_settings.use_deltas is UseDeltas.REQUIRE
+    assert config.revocation_settings.short_lived.days == 7
     assert config.revocation_settings.skew.total_seconds() == 60
     assert config.path_settings.weak_keys is True
     assert config.policy_settings.on_suspicious is OnSuspicious.DEFER

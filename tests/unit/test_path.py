@@ -506,9 +506,9 @@ def test_policy_qualifiers_that_nobody_knows_are_refused() -> None:
     assert code(SUB.issue("a@b.test", slot=9, extra=[(odd, True)]), SUB) == "path.bad-extension"
 
 
-def test_a_critical_freshest_crl_is_refused() -> None:
-    """Delta CRLs aren't processed by this version, and critical means that they must be."""
+def test_a_critical_freshest_crl_is_processed() -> None:
+    """CRL-18, CERT-18: core.judgement uses deltas, so a certificate may insist on them."""
     point = x509.DistributionPoint([x509.UniformResourceIdentifier("http://delta.test/")], None, None, None)
     delta = x509.FreshestCRL([point])
-    assert code(SUB.issue("a@b.test", slot=9, extra=[(delta, True)]), SUB) == "path.unknown-extension"
+    assert code(SUB.issue("a@b.test", slot=9, extra=[(delta, True)]), SUB) == "valid"
     assert code(SUB.issue("a@b.test", slot=9, extra=[(delta, False)]), SUB) == "valid"

@@ -51,7 +51,7 @@ from postseal.core.policy import (
     Strictness,
     WithoutCertificate,
 )
-from postseal.core.revocation import Order, RevocationSettings
+from postseal.core.revocation import Order, RevocationSettings, UseDeltas
 from postseal.core.suite import Suite
 
 
@@ -174,6 +174,12 @@ class Revocation:
         revocation = "strict" never uses it.""")
     max_age_without_next_update: float = _option(duration("1 min", "30 d"), "24 h", """
         How long evidence that doesn't say when it expires is used.""")
+    use_deltas: UseDeltas = _option(choice(UseDeltas), "yes", """
+        Delta CRLs, where a certificate or a CRL points to them. "require" doesn't believe a CRL alone that announces deltas;
+        "no" never fetches one.""")
+    short_lived: float = _option(duration("0 s", "30 d"), "0 s", """
+        Certificates that say that they won't be revoked (RFC 9608) are good without evidence if they live no longer than
+        this. 0 believes none.""")
     weak_keys: bool = _option(boolean(), False, """
         Accept RSA keys from 1024 to 2047 bits and signatures with SHA-1. For old private CAs only.""")
 
@@ -305,6 +311,8 @@ class Config:
             skew=timedelta(seconds=self.revocation.skew),
             max_age_without_next_update=timedelta(seconds=self.revocation.max_age_without_next_update),
             weak_keys=self.revocation.weak_keys,
+            use_deltas=self.revocation.use_deltas,
+            short_lived=timedelta(seconds=self.revocation.short_lived),
         )
 
     @property

@@ -105,8 +105,9 @@ def hear(
     if signer is None:
         return _unsigned(target, evidence, how, declared)
     if signer.facts is None:
-        code = "rev.budget" if signer.exhausted else "rev.no-crl-sign"
-        return _unknown(evidence, code, signer.doubt)
+        # PRE-6: what wasn't looked at to the end might have said revoked.
+        found = _unknown(evidence, "rev.budget" if signer.exhausted else "rev.no-crl-sign", signer.doubt)
+        return replace(found, blocks=signer.exhausted)
     return _authentic(target, evidence, signer, settings)
 
 

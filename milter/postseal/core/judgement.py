@@ -16,7 +16,7 @@ from postseal.core.certs import Certificate
 from postseal.core.crl_signers import Budget, EvidenceFor, Signers
 from postseal.core.evidence import Question, question_for
 from postseal.core.path import Anchor, Path, PathFault, PathSettings, build_paths
-from postseal.core.revocation import RevocationSettings, Status, Verdict, still_needed
+from postseal.core.revocation import Doubt, RevocationSettings, Status, Verdict, still_needed
 
 # PRE-6: paths that are judged before the best so far has to do. Honest certificates have one or two.
 MAX_PATHS = 8
@@ -52,6 +52,10 @@ class Judgement:
     def worst(self) -> Verdict | None:
         """The verdict that decides: REVOKED before UNKNOWN before GOOD, the certificate nearest to the leaf first."""
         return max(self.verdicts, key=_badness, default=None)
+
+    @property
+    def worst_status(self) -> Status | None:
+        return self.worst.status if self.worst is not None else None
 
 
 def judge_certificate(
@@ -91,12 +95,14 @@ def judge_paths(
     """``judge_certificate`` where the paths (at least one) are known already."""
     best: Judgement | None = None
     budget = Budget()
+    # RPL-4: who is revoked is revoked on every path, whichever signers and sources count there.
+    revoked: dict[Certificate, Verdict] = {}
     tried = 0
     for path in paths:
         tried += 1
-        found = (
-            _judge_path(path, pool, evidence_for, settings, at, budget) if settings.with_revocation else Judgement(path)
-        )
+        if not settings.with_revocation:
+            return Judgement(path, tried=tried)
+        found = _judge_path(path, pool, evidence_for, settings, at, budget, revoked)
         if best is None or _doubts(found) < _doubts(best):
             best = found
         if found.good or tried >= MAX_PATHS:
@@ -112,8 +118,10 @@ def _judge_path(
     settings: JudgementSettings,
     at: datetime,
     budget: Budget,
+    revoked: dict[Certificate, Verdict],
 ) -> Judgement:
-    signers = Signers(path, pool, evidence_for, settings.path, settings.revocation, at, budget)
+    revocation = settings_below(path.anchor, settings.revocation)
+    signers = Signers(path, pool, evidence_for, settings.path, revocation, at, budget)
     verdicts: list[Verdict] = []
     missing: list[Question] = []
     for index, certificate in enumerate(path.certificates):
@@ -124,11 +132,38 @@ def _judge_path(
         # PRE-3: everybody else is. The lookup process validates again, and may not know the certificates further up.
         question = question_for(certificate, path.issuer_of(index), path.certificates[index + 2 :])
         evidence = evidence_for(question)
-        verdict = signers.judge(question, evidence)
+        verdict = revoked.get(certificate) or signers.judge(question, evidence)
+        if verdict.status is Status.REVOKED:
+            revoked[certificate] = verdict
         verdicts.append(verdict)
-        if still_needed(question, evidence, settings.revocation, at, verdict):
+        if still_needed(question, evidence, revocation, at, verdict):
             missing.append(question)
     return Judgement(path, tuple(verdicts), tuple(dict.fromkeys((*missing, *signers.missing))))
+
+
+def judge_question(
+    question: Question,
+    path: Path,
+    pool: Sequence[Certificate],
+    evidence_for: EvidenceFor,
+    settings: JudgementSettings,
+    at: datetime,
+) -> tuple[Verdict, tuple[Question, ...]]:
+    """The verdict on one certificate of ``path``, and the questions (this, or about signers) for which fetching would help."""
+    revocation = settings_below(path.anchor, settings.revocation)
+    signers = Signers(path, pool, evidence_for, settings.path, revocation, at)
+    evidence = evidence_for(question)
+    verdict = signers.judge(question, evidence)
+    own = (question,) if still_needed(question, evidence, revocation, at, verdict) else ()
+    return verdict, tuple(dict.fromkeys((*own, *signers.missing)))
+
+
+def settings_below(anchor: Anchor, settings: RevocationSettings) -> RevocationSettings:
+    """How evidence is judged for certificates below ``anchor``."""
+    own = anchor.settings
+    if own.order is None and own.public == settings.public:
+        return settings
+    return replace(settings, order=own.order or settings.order, public=own.public or settings.public)
 
 
 _BADNESS = {Status.GOOD: 0, Status.UNKNOWN: 1, Status.REVOKED: 3}
@@ -139,7 +174,7 @@ def _badness(verdict: Verdict) -> int:
     return 2 if verdict.forbids and verdict.status is not Status.REVOKED else _BADNESS[verdict.status]
 
 
-def _doubts(judgement: Judgement) -> tuple[int, int]:
-    """What makes one path worse than another."""
-    worst = judgement.worst
-    return (_badness(worst) if worst else 0, sum(v.status is not Status.GOOD for v in judgement.verdicts))
+def _doubts(judgement: Judgement) -> tuple[int, int, int]:
+    """What makes one path worse than another: somebody revoked, then what looks forged, then how many are in doubt."""
+    worst, doubts = judgement.worst, [v.doubt for v in judgement.verdicts if v.doubt is not None]
+    return _badness(worst) if worst else 0, sum(doubt is Doubt.SUSPICION for doubt in doubts), len(doubts)

@@ -42,6 +42,8 @@ _PROCESSED = frozenset(
         ExtensionOID.POLICY_MAPPINGS,
         ExtensionOID.INHIBIT_ANY_POLICY,
         ExtensionOID.CRL_DISTRIBUTION_POINTS,
+        # CRL-18: judged with the deltas that it points to, as far as use_deltas asks for them.
+        ExtensionOID.FRESHEST_CRL,
     )
 )
 

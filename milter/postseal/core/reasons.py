@@ -138,6 +138,7 @@ _REV: tuple[Reason, ...] = (
     Reason("rev.anchor", "a trust anchor; it is revoked by taking it out of the anchors", "RFC 5280 §6.1.1 (d)"),
     Reason("rev.crl", "a current CRL doesn't list the certificate", "RFC 5280 §6.3.3"),
     Reason("rev.ocsp", "the OCSP responder says that the certificate is good", "RFC 6960 §2.2"),
+    Reason("rev.short-lived", "its CA says that it won't be revoked, and it ends soon", "RFC 9608 §5"),
     Reason("rev.revoked-crl", "the certificate is listed on its issuer's CRL", "RFC 5280 §6.3.3 (i)"),
     Reason("rev.revoked-before", "evidence that was judged before revoked the certificate", "RFC 5280 §3.3"),
     Reason("rev.revoked-ocsp", "the OCSP responder says that the certificate is revoked", "RFC 6960 §2.2"),

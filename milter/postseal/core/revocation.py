@@ -48,6 +48,7 @@ from postseal.core.verdict import Verdict as Verdict
 # PRE-6: pieces of evidence that one verdict looks at. Honest stores hold a handful.
 _MAX_EVIDENCE = 64
 _MAX_CAUSES = 3
+_NO_REV_AVAIL, _FRESHEST = "2.5.29.56", "2.5.29.46"
 _JUST_TRIED = timedelta(minutes=1)
 _REUSE_UNKNOWN = timedelta(minutes=1)
 
@@ -200,7 +201,7 @@ class _Judgement:
         blocking = [f for f in found if f.blocks]
         if blocking:
             return self._unknown(blocking)
-        good = self._good()
+        good = self._good() or self._short_lived()
         if good is None:
             return self._unknown(self._relevant())
         if len(evidence) > _MAX_EVIDENCE:
@@ -308,6 +309,16 @@ class _Judgement:
             return _sooner(crl, ocsp) if crl and ocsp else None
         # RPL-2: where there is no CRL because it is too large, OCSP decides.
         return (ocsp or crl) if order == Order.OCSP_FIRST else (crl or ocsp)
+
+    def _short_lived(self) -> Verdict | None:
+        """RPL-7, RFC 9608 §5: a certificate that nobody will revoke, if the administrator believes in such certificates."""
+        facts, extensions = self.target.certificate, self.target.certificate.extensions
+        if _NO_REV_AVAIL not in extensions or facts.not_after - facts.not_before > self.settings.short_lived:
+            return None
+        # RFC 9608 §4: not for CAs, and not beside a pointer to revocation information.
+        if facts.is_ca or facts.points or _FRESHEST in extensions or self._all_urls():
+            return None
+        return Verdict(Status.GOOD, "rev.short-lived", usable_until=facts.not_after)
 
     @staticmethod
     def _kind_exists(findings: Sequence[Finding], urls: Sequence[str]) -> bool:

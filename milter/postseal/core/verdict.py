@@ -128,6 +128,8 @@ class RevocationSettings:
     max_ca_crl_age: timedelta = timedelta(days=400)
     """The same when it decides about a CA certificate."""
     use_deltas: UseDeltas = UseDeltas.YES
+    short_lived: timedelta = timedelta(0)
+    """End entities with noRevAvail (RFC 9608) that live no longer need no evidence (RPL-7); zero: none."""
     nonce: Nonce = Nonce.OFF
     responders: tuple[Responder, ...] = ()
     public: bool = False
