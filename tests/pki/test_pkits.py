@@ -19,6 +19,7 @@ from postseal.core.errors import BadData
 from postseal.core.evidence import CrlEvidence
 from postseal.core.path import Anchor, Path
 from postseal.core.policies import ANY_POLICY, PolicyInputs
+from postseal.shell.cli.main import main
 from support.signed import Signed, read_signed
 
 TABLE = json.loads((FilePath(__file__).parents[1] / "data" / "pkits.json").read_text())
@@ -136,3 +137,50 @@ def test_signed_mail(name: str, mail: str) -> None:
     request = Request((Anchor(anchor),), signed.certificates, crls, email=False, policies=inputs(case))
     found = verify(signed.signer, request, AT)
     assert (found.outcome, found.reason) == (report.outcome, report.reason)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_by_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """CERT-17: ``postseal verify`` takes every input of the suite and says what the engine says; DSA is one sentence."""
+    case = CASES[name]
+    folder = FilePath(cryptography_vectors.__file__).parent / "x509" / "PKITS_data"
+    anchor, *others, leaf = (str(folder / "certs" / file) for file in case["chain"])
+    arguments = [
+        "verify",
+        "--json",
+        "--explain",
+        "--purpose",
+        "any",
+        "--at",
+        "2011-04-15T00:00:00Z",
+        leaf,
+        "--anchor",
+        anchor,
+    ]
+    for option, values in (
+        ("--intermediate", others),
+        ("--crl", [str(folder / "crls" / file) for file in case["crls"]]),
+        ("--policy", case.get("policies", [])),
+    ):
+        arguments += [word for value in values for word in (option, value)]
+    flags = {
+        "explicit": "--require-explicit-policy",
+        "no_mapping": "--inhibit-policy-mapping",
+        "no_any": "--inhibit-any-policy",
+    }
+    arguments += [flag for key, flag in flags.items() if case.get(key)]
+    code = main(arguments)
+    told = capsys.readouterr()
+    if case["case"] in DSA:
+        assert code == (65 if DSA[case["case"]] == "unreadable" else 1)
+        assert told.err.count("\n") == (code == 65)
+        return
+    assert code == (0 if case["expected"] == "valid" else 1)
+    found = json.loads(told.out)
+    report = outcome(case)
+    assert (found["status"], found["reason"]) == (report.outcome, report.reason)
+    failed = [check for check in found["checks"] if check["passed"] is False]
+    assert bool(failed) == (code == 1)
+    assert all(check["clause"] for check in failed if check["text"].startswith("path."))
+    if code == 0:
+        assert found["policies"] == sorted(case["user_policies"])

@@ -76,7 +76,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     """The keys are a public contract."""
     _, (found,) = run(capsys, "alice.pem", *TRUST, *CRLS, "--explain")
     assert set(found) == {
-        "file", "status", "reason", "detail", "at", "path", "anchor", "findings", "revocation", "checks",
+        "file", "status", "reason", "detail", "at", "path", "anchor", "policies", "findings", "revocation", "checks",
     }  # fmt: skip
     assert [c["subject"] for c in found["path"]] == ["CN=alice@example.test", "CN=Issuing"]
     assert found["anchor"]["sha256"] == ROOT.certificate.fingerprint
@@ -114,6 +114,47 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "[FAILED] path.no-issuer: no certificate of CN=Issuing" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("files")
+def test_explain_a_fault_up_to_the_rule_that_failed(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What held is told before what didn't; what comes after was never looked at."""
+    names = x509.NameConstraints([x509.RFC822Name("b.test")], None)
+    ca = ROOT.sub("Constrained", extra=[(names, True)])
+    (files / "leaf.pem").write_bytes(ca.issue("alice@example.test").pem + ca.pem)
+    assert main(["verify", "leaf.pem", "--anchor", "root.pem", "--at", AT, "--explain"]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  [")]
+    assert lines[:2] == ["  [note] tried CN=alice@example.test", "  [note] tried CN=Constrained"]
+    assert "  [ok] CN=alice@example.test: signature by CN=Constrained [RFC 5280 §6.1.3 (a)(1)]" in lines
+    failed = next(i for i, line in enumerate(lines) if "FAILED" in line)
+    assert lines[failed].startswith(
+        "  [FAILED] path.name-constraints: CN=alice@example.test: 'alice@example.test' is outside"
+    )
+    assert "  [ok] CN=Constrained: is a CA [RFC 5280 §6.1.4 (k)]" in lines[:failed]
+    assert not any("CN=Constrained: signature" in line for line in lines)
+
+
+@pytest.mark.usefixtures("files")
+def test_explain_shows_names_purposes_and_policies(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = x509.NameConstraints([x509.RFC822Name("example.test")], None)
+    policies = x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3"), None)])
+    ca = ROOT.sub("Constrained", extra=[(names, True), (policies, False)])
+    leaf = ca.issue("alice@example.test", extra=[(policies, False)])
+    (files / "leaf.pem").write_bytes(leaf.pem + ca.pem)
+    trust = ["leaf.pem", "--anchor", "root.pem", "--at", AT, "--no-revocation", "--explain"]
+    assert main(["verify", *trust, "--policy", "1.2.3", "--require-explicit-policy"]) == 0
+    told = capsys.readouterr().out
+    for line in (
+        "[ok] CN=alice@example.test: its 2 names are what CN=Constrained may vouch for [RFC 5280 §6.1.3 (b), (c)]",
+        "[ok] CN=Constrained: may vouch for mail [RFC 5280 §4.2.1.12, RFC 8550 §4.4.4]",
+        "[ok] valid under the policies: 1.2.3 [RFC 5280 §6.1.5 (g), RFC 9618 §5.5]",
+    ):
+        assert line in told
+    assert main(["verify", *trust, "--policy", "1.2.4", "--require-explicit-policy"]) == 1
+    assert (
+        "[FAILED] path.policy: CN=alice@example.test: it isn't valid under one of the policies"
+        in capsys.readouterr().out
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -123,10 +164,13 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
         (["alice.pem", "--at", "1e400"], 64, "expected a time"),
         (["alice.pem", "--address", "nobody"], 64, "--address: 'nobody' is not a mail address"),
         (["alice.pem", "--online", "--offline"], 64, "not allowed"),
-        (["alice.pem", "--policy", "1.2.3"], 64, "unrecognized"),
         (["alice.pem", "--allow-port", "8080"], 64, "with --online only"),
         (["alice.pem", "--online", "--allow-port", "0"], 64, "not a port"),
         (["alice.pem", "--online", "--allow-network", "10.0.0.1/8"], 64, "not a network"),
+        (["alice.pem", "--policy", "3.2.1"], 64, "--policy '3.2.1': expected an object identifier"),
+        (["alice.pem", "--policy", "1.40"], 64, "expected an object identifier"),
+        (["alice.pem", "--policy", "1.02"], 64, "expected an object identifier"),
+        (["alice.pem", "--policies", "1.2.3"], 64, "unrecognized"),
         (["missing.pem"], 65, "missing.pem: No such file"),
         (["."], 65, ".: Is a directory"),
         (["empty"], 65, "empty: the file is empty"),

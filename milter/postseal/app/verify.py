@@ -20,6 +20,7 @@ from postseal.core.evidence import CrlEvidence, Evidence, OcspEvidence, Question
 from postseal.core.fitness import fitness
 from postseal.core.judgement import JudgementSettings, judge_certificate
 from postseal.core.path import Anchor, Path, PathFault, PathSettings
+from postseal.core.path_explain import Check, explain_fault, explain_path
 from postseal.core.pem import pem_blocks
 from postseal.core.policies import ANY_INPUTS, PolicyInputs
 from postseal.core.reasons import CATALOGUE
@@ -69,15 +70,7 @@ class Report:
     findings: tuple[Finding, ...]
     verdicts: tuple[Verdict, ...]
     at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of ``--explain``: what was checked, by which clause, and whether it held (None: a remark)."""
-
-    passed: bool | None
-    text: str
-    clause: str
+    email: bool = True
 
 
 def verify(certificate: Certificate, request: Request, at: datetime) -> Report:
@@ -96,7 +89,7 @@ def verify(certificate: Certificate, request: Request, at: datetime) -> Report:
     # An anchor in its own path was asked nothing, so there is nothing to report about it.
     verdicts = tuple(v for v in judged.verdicts if v.reason != "rev.anchor")
     outcome, reason, detail = _conclude(path, findings, verdicts)
-    return Report(certificate, outcome, reason, detail, path, findings, verdicts, at)
+    return Report(certificate, outcome, reason, detail, path, findings, verdicts, at, request.email)
 
 
 # With --purpose any only these matter, and only when an address is asked for.
@@ -146,11 +139,9 @@ def _conclude(
 def explain(report: Report) -> Iterator[Check]:
     """Each check with the clause behind it, in the order in which they were made."""
     if isinstance(report.path, PathFault):
-        for certificate in report.path.tried:
-            yield Check(None, f"tried {certificate.name}", "")
-        yield Check(False, f"{report.path.code}: {report.path.detail}", _clause(report.path.code))
+        yield from explain_fault(report.path, mail=report.email)
     else:
-        yield from _explain_path(report.path, report.at)
+        yield from explain_path(report.path, report.at, mail=report.email)
     for finding in report.findings:
         yield Check(False if finding.fatal else None, f"{finding.code}: {finding.detail}", _clause(finding.code))
     if not any(f.fatal for f in report.findings):
@@ -164,25 +155,6 @@ def explain(report: Report) -> Iterator[Check]:
                 + (f", from {verdict.source}" if verdict.source else ""),
                 _clause(verdict.reason),
             )
-
-
-def _explain_path(path: Path, at: datetime) -> Iterator[Check]:
-    root = path.anchor.certificate
-    yield Check(True, f"{root.name} is a trust anchor", "RFC 5280 §6.1.1 (d)")
-    if not root.not_before <= at <= root.not_after:
-        yield Check(None, f"{root.name} is outside of its validity, which its settings permit", "RFC 5280 §6.1.1")
-    for index in reversed(range(len(path.certificates))):
-        certificate = path.certificates[index]
-        yield Check(True, f"{certificate.name}: signature by {path.issuer_of(index).name}", "RFC 5280 §6.1.3 (a)(1)")
-        period = f"{certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d}"
-        yield Check(True, f"{certificate.name}: valid from {period}", "RFC 5280 §6.1.3 (a)(2)")
-        yield Check(True, f"{certificate.name}: its issuer is the subject above it", "RFC 5280 §6.1.3 (a)(4)")
-        if index:
-            yield Check(True, f"{certificate.name}: is a CA", "RFC 5280 §6.1.4 (k)")
-            yield Check(True, f"{certificate.name}: may sign certificates", "RFC 5280 §6.1.4 (n)")
-            yield Check(True, f"{certificate.name}: no more CAs below it than it allows", "RFC 5280 §6.1.4 (l), (m)")
-        clause = "RFC 5280 §6.1.4 (o)" if index else "RFC 5280 §6.1.5 (f)"
-        yield Check(True, f"{certificate.name}: no critical extension left unprocessed", clause)
 
 
 def _clause(code: str) -> str:

@@ -6,6 +6,7 @@ The graph has one node per policy and depth, so work grows with the sizes of the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -32,6 +33,15 @@ class PolicyFacts:
 
 
 NO_POLICIES = PolicyFacts()
+
+
+_OID = re.compile(r"[012](?:\.(?:0|[1-9][0-9]{0,38})){1,64}")
+
+
+def valid_oid(text: str) -> bool:
+    """Is the text an object identifier in dotted decimal (X.660: below 0 and 1 there are forty arcs)?"""
+    first, _, rest = text.partition(".")
+    return bool(_OID.fullmatch(text)) and (first == "2" or int(rest.partition(".")[0]) < 40)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from postseal.core.certs import Certificate
 from postseal.core.errors import BadData, NotPermitted, Usage
 from postseal.core.evidence import CrlEvidence, OcspEvidence
 from postseal.core.path import Anchor, Path
+from postseal.core.policies import ANY_POLICY, PolicyInputs, valid_oid
 from postseal.core.reasons import CATALOGUE
 from postseal.core.text import escape
 from postseal.core.verdict import Verdict
@@ -70,9 +71,27 @@ def register(commands: Any) -> None:
         "--purpose", choices=("email", "any"), default="email",
         help="email: mail can be encrypted with it (default); any: only path, revocation and --address count",
     )  # fmt: skip
-    parser.add_argument("--allow-weak-keys", action="store_true", help="admit RSA from 1024 bits and SHA-1")
+    _policy_options(parser)
+    parser.add_argument(
+        "--allow-weak-keys", action="store_true",
+        help="admit RSA from 1024 bits, SHA-1 and SHA-224; shorter keys and MD5 never",
+    )  # fmt: skip
     parser.add_argument("--no-revocation", action="store_true", help="don't ask whether anything is revoked")
     parser.add_argument("--explain", action="store_true", help="list each check with its clause")
+
+
+def _policy_options(parser: argparse.ArgumentParser) -> None:
+    """The inputs of RFC 5280 §6.1.1 (c), (e), (f), (g)."""
+    parser.add_argument(
+        "--policy", metavar="OID", action="append", default=[],
+        help="certificate policy that is acceptable (default: any); may be repeated",
+    )  # fmt: skip
+    for option, text in (
+        ("require-explicit-policy", "the path must be valid under an acceptable policy"),
+        ("inhibit-policy-mapping", "CAs mustn't map policies of one domain to another"),
+        ("inhibit-any-policy", "anyPolicy in a certificate stands for no policy"),
+    ):
+        parser.add_argument(f"--{option}", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -134,8 +153,21 @@ def _request(args: argparse.Namespace, at: datetime) -> tuple[Request, list[tupl
         email=args.purpose == "email",
         weak_keys=args.allow_weak_keys,
         revocation=not args.no_revocation,
+        policies=_policies(args),
     )
     return request, files
+
+
+def _policies(args: argparse.Namespace) -> PolicyInputs:
+    for oid in args.policy:
+        if not valid_oid(oid):
+            raise Usage(f"--policy {oid!a}: expected an object identifier like 2.23.140.1.5.3.2")
+    return PolicyInputs(
+        initial=frozenset(args.policy or [ANY_POLICY]),
+        explicit=args.require_explicit_policy,
+        inhibit_mapping=args.inhibit_policy_mapping,
+        inhibit_any=args.inhibit_any_policy,
+    )
 
 
 def _each(names: Sequence[str], read: Callable[[bytes, str], tuple[_T, ...]]) -> tuple[_T, ...]:
@@ -184,6 +216,7 @@ def as_json(name: str, report: Report, *, with_checks: bool) -> dict[str, Any]:
         "at": _time(report.at),
         "path": [_certificate(c) for c in chain],
         "anchor": _certificate(good_path.anchor.certificate) if good_path else None,
+        "policies": sorted(good_path.policies.user) if good_path else [],
         "findings": [{"code": f.code, "detail": f.detail, "fatal": f.fatal} for f in report.findings],
         "revocation": [_verdict(c, v) for c, v in zip(chain, report.verdicts, strict=False)],
     }
