@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path as FilePath
 from typing import Any
@@ -88,6 +88,16 @@ class Web:
 
     def get(self, url: str, *, max_size: int, deadline: float, headers: Mapping[str, str] | None = None) -> Transfer:
         return self._answer("GET", url, None, headers or {})
+
+    def get_to(
+        self, url: str, sink: Callable[[bytes], object], *, max_size: int, deadline: float, until: float = 0.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> Transfer:  # fmt: skip
+        answer = self._answer("GET", url, None, headers or {})
+        if not isinstance(answer, Fetched):
+            return answer
+        sink(answer.body)
+        return replace(answer, body=b"", streamed=len(answer.body))
 
     def post(self, url: str, body: bytes, *, content_type: str, max_size: int, deadline: float) -> Transfer:
         return self._answer("POST", url, body, {})

@@ -20,18 +20,18 @@ from urllib.parse import urlsplit
 from cachetools import LRUCache, TTLCache
 
 from postseal.app import freshness
-from postseal.app.lookup_ports import Entry, Http, Store
+from postseal.app.lookup_ports import Entry, Http, Incoming, Store
 from postseal.app.metering import NO_METER, LookupMeter
 from postseal.app.ocsp_flight import Landed, OcspFlights
 from postseal.app.ports import Clock, TrustStore
 from postseal.core.certs import Certificate
-from postseal.core.crl import Crl, parse_crl, signature_valid
+from postseal.core.crl import Crl, signature_valid
 from postseal.core.errors import BadData, PostsealError, Unavailable
 from postseal.core.evidence import CrlEvidence, NoAnswer, Question, question_for
 from postseal.core.names import same_name
 from postseal.core.path import PathFault, PathSettings, build_path
 from postseal.core.revocation import Order, RevocationSettings, still_needed
-from postseal.core.transfer import Fetched, FetchFailed, NotModified
+from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
 
 # THR-6: one message must not become many requests.
 REQUESTS_PER_ASK = 6
@@ -40,6 +40,8 @@ _MAX_BUDGET = 60.0
 _BREAKER = 5
 _ASKERS = 256
 _ANCHORED_FOR = 60.0
+# How much longer a large CRL may take as long as it keeps coming.
+_LONGEST_DOWNLOAD = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,8 +335,14 @@ class Lookups:
             slot.release()
 
     def _fetch_crl(self, errand: Errand, deadline: float) -> Outcome:
-        headers = self._conditions(errand)
-        transfer = self._http.get(errand.url, max_size=self._settings.crl_max_size, deadline=deadline, headers=headers)
+        with self._store.incoming() as incoming:
+            transfer = self._http.get_to(
+                errand.url, incoming.take, max_size=self._settings.crl_max_size, deadline=deadline,
+                until=deadline + _LONGEST_DOWNLOAD, headers=self._conditions(errand),
+            )  # fmt: skip
+            return self._received_crl(errand, transfer, incoming)
+
+    def _received_crl(self, errand: Errand, transfer: Transfer, incoming: Incoming) -> Outcome:
         at = self._clock.now()
         if isinstance(transfer, FetchFailed):
             return self._failed(errand.url, transfer.why, transfer.detail, transfer.retry_after, transfer.host_fault)
@@ -342,11 +350,13 @@ class Lookups:
             # CACHE-1: the server's word only plans when to ask again.
             self._store.still_current(errand.url, at, at + freshness.after_304(transfer.max_age))
             return self._landed(errand, timedelta(minutes=5))
+        crl = incoming.crl(self._settings.crl_max_size)
+        if isinstance(crl, tuple):
+            return self._failed(errand.url, *crl)
         try:
-            crl = parse_crl(transfer.body, self._settings.crl_max_size)
+            return self._accept_crl(errand, crl, transfer, at)
         except BadData as exc:
             return self._failed(errand.url, "rev.malformed", str(exc))
-        return self._accept_crl(errand, crl, transfer, at)
 
     def _conditions(self, errand: Errand) -> dict[str, str]:
         """Headers that save the body of a CRL that we have; none when we don't have it (any more)."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from types import TracebackType
 from typing import Protocol
 
 from postseal.core.certs import Certificate
@@ -18,6 +19,11 @@ class Http(Protocol):
     def get(
         self, url: str, *, max_size: int, deadline: float, headers: Mapping[str, str] | None = None
     ) -> Transfer: ...
+
+    def get_to(
+        self, url: str, sink: Callable[[bytes], object], *, max_size: int, deadline: float, until: float = 0.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> Transfer: ...  # fmt: skip
 
     def post(self, url: str, body: bytes, *, content_type: str, max_size: int, deadline: float) -> Transfer: ...
 
@@ -67,8 +73,24 @@ class Mark(Protocol):
     def sha256(self) -> str: ...
 
 
+class Incoming(Protocol):
+    """A CRL that comes in pieces: a context. ``crl`` is what came, or a reason code and what is wrong with it."""
+
+    def __enter__(self) -> Incoming: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+    def take(self, part: bytes) -> None: ...
+
+    def crl(self, max_size: int) -> Crl | tuple[str, str]: ...
+
+
 class Store(Protocol):
     """``sources.evidence.EvidenceStore`` opened for writing."""
+
+    def incoming(self) -> Incoming: ...
 
     def evidence(self, question: Question) -> tuple[Evidence, ...]: ...
 

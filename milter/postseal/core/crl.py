@@ -9,13 +9,12 @@ from __future__ import annotations
 import binascii
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from postseal.core import signature
-from postseal.core.crl_entries import INVALIDITY, MAX_EXTENSIONS, REASON, Entries, RawEntries, Scanned, raw_entries
-from postseal.core.crl_scan import scan
+from postseal.core.crl_entries import INVALIDITY, MAX_EXTENSIONS, REASON, AnyEntries, Reader
+from postseal.core.crl_scan import scanned_entries
 from postseal.core.der import (
     BIT_STRING,
     ENUMERATED,
@@ -75,7 +74,7 @@ class Crl:
     number: int | None
     authority_key_id: bytes | None
     idp: bytes | None
-    entries: Entries | RawEntries = field(repr=False)
+    entries: AnyEntries = field(repr=False)
     tbs: tuple[int, int] = field(repr=False, default=(0, 0))
     algorithm: bytes = field(repr=False, default=b"")
     signature: bytes = field(repr=False, default=b"")
@@ -155,33 +154,18 @@ def parse_crl(blob: bytes, max_size: int = 64 * 1024 * 1024) -> Crl:
     if len(blob) > max_size:
         raise BadData(f"the CRL has {len(blob)} octets, more than the {max_size} that are allowed")
     der = _unarmour(bytes(blob))
-    try:
-        return _parse(der, hashlib.sha256(der).hexdigest(), _scan)
-    except BadDer as exc:
-        raise BadData(f"not a CRL that RFC 5280 allows: {exc}") from exc
+    return open_crl(der, hashlib.sha256(der).hexdigest(), scanned_entries)
 
 
-def open_crl(data: Octets, sha256: str, scanned: Scanned | None, tbs_digest: bytes = b"") -> Crl:
-    """A large CRL in DER with what its index says; with None for an answer before there is one. Raises BadData.
+def open_crl(data: Octets, sha256: str, read: Reader, tbs_digest: bytes = b"") -> Crl:
+    """A CRL in DER, its entries as ``read`` has them. Raises BadData.
 
     ``sha256`` and ``tbs_digest`` were computed by who compared them with the file.
     """
-
-    def entries(data: Octets, start: int, end: int) -> Entries | RawEntries:
-        if scanned is None:
-            return raw_entries(data, start, end) or _scan(data, start, end)
-        if (scanned.start, scanned.end) != (start, end):
-            raise BadDer("the index is that of another CRL")
-        return Entries(data, scanned)
-
     try:
-        return _parse(data, sha256, entries, tbs_digest)
+        return _parse(data, sha256, read, tbs_digest)
     except BadDer as exc:
         raise BadData(f"not a CRL that RFC 5280 allows: {exc}") from exc
-
-
-def _scan(data: Octets, start: int, end: int) -> Entries:
-    return Entries(data, scan(data, start, end))
 
 
 def _unarmour(blob: bytes) -> bytes:
@@ -207,9 +191,7 @@ def _unarmour(blob: bytes) -> bytes:
     return der
 
 
-def _parse(
-    der: Octets, sha256: str, read: Callable[[Octets, int, int], Entries | RawEntries], tbs_digest: bytes = b""
-) -> Crl:
+def _parse(der: Octets, sha256: str, read: Reader, tbs_digest: bytes) -> Crl:
     outer = Cursor(der)
     certificate_list = outer.enter()
     outer.finish()

@@ -8,7 +8,7 @@ where an entry's serial number is. So nothing is trusted to be unique, and the e
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from postseal.core.der import (
@@ -217,3 +217,19 @@ def _places(data: Octets, pattern: bytes, start: int, end: int) -> Iterator[int]
 def key_of(encoded: bytes) -> int:
     """The key of an INTEGER in DER: its last four octets."""
     return int.from_bytes(encoded[-4:], "big")
+
+
+AnyEntries = Entries | RawEntries
+Reader = Callable[[Octets, int, int], AnyEntries]
+"""Makes the entries of a list that lies between two offsets. Raises BadDer."""
+
+
+def indexed(scanned: Scanned) -> Reader:
+    """The entries as an index has them."""
+
+    def read(data: Octets, start: int, end: int) -> Entries:
+        if (scanned.start, scanned.end) != (start, end):
+            raise BadDer("the index is that of another CRL")
+        return Entries(data, scanned)
+
+    return read

@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
-from postseal.core.crl_entries import Scanned
+from postseal.core import signature
+from postseal.core.crl import open_crl
+from postseal.core.crl_entries import Entries, Scanned
+from postseal.core.crl_scan import scanned_entries
 from postseal.core.der import Octets
 
 # The version of the format, and of what "understood" and "minimal" mean to the scan: raise it when either changes.
@@ -45,6 +48,17 @@ class Index:
     stamp: bytes
     tbs_digest: bytes
     scanned: Scanned
+
+
+def make_index(data: Octets, sha256: str, stamp: bytes) -> Index:
+    """Check the whole CRL in ``data`` and index it. Raises BadData with the cause."""
+    crl = open_crl(data, sha256, scanned_entries)
+    assert isinstance(crl.entries, Entries)
+    algorithm = signature.parse_algorithm(crl.algorithm)
+    start, end = crl.tbs
+    # CRL-6: the hash of the signed part as received, so that nobody has to go through it again.
+    digest = signature.digest_of(algorithm, memoryview(data)[start:end])
+    return Index(sha256, len(data), stamp, digest, crl.entries.scanned)
 
 
 def index_octets(index: Index) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from postseal.core.crl_entries import CERTIFICATE_ISSUER, MAX_EXTENSIONS, UNDERSTOOD, Scanned, key_of
+from postseal.core.crl_entries import CERTIFICATE_ISSUER, MAX_EXTENSIONS, UNDERSTOOD, Entries, Scanned, key_of
 from postseal.core.crl_shapes import Shape, expressions, shape_of
 from postseal.core.der import (
     GENERALIZED_TIME,
@@ -50,6 +50,11 @@ def scan(data: Octets, start: int, end: int) -> Scanned:
         start, end, len(keys), walk.starts, keys, blocks, walk.marks, walk.odd > 0, walk.unknown_critical,
         walk.issuer_not_critical,
     )  # fmt: skip
+
+
+def scanned_entries(data: Octets, start: int, end: int) -> Entries:
+    """The entries of a list that is scanned now. Raises BadDer."""
+    return Entries(data, scan(data, start, end))
 
 
 class _Scan:

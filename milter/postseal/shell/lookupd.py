@@ -23,7 +23,7 @@ from postseal.sources.evidence import EvidenceStore
 from postseal.sources.log import MailLog, open_log
 from postseal.sources.metrics import Recorder
 from postseal.sources.notify import notify, watchdog_interval
-from postseal.wiring.lookup import build_confinement, build_lookups, build_store
+from postseal.wiring.lookup import build_confinement, build_crls, build_lookups, build_store
 from postseal.wiring.metrics import build_meter, start_counting
 
 SOCKET_MODE = 0o660
@@ -58,7 +58,7 @@ class Server:
         path = self._config.lookup_socket
         lock = _claim(path)
         try:
-            self._store = build_store(self._config, self._log.warning)
+            self._store = build_store(self._config, self._log.warning, build_crls(self._confinement))
             self._store.forget_refusals()
             self._count(self._config)
             self._lookups = build_lookups(self._config, self._store, self._confinement, self._log.warning, self._meter)

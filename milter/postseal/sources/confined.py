@@ -26,6 +26,7 @@ from postseal.core.errors import BadData
 from postseal.core.profile import profile
 from postseal.core.signature import key_fault, parse_algorithm
 from postseal.sources.clock import SystemClock
+from postseal.sources.crl_indexing import give_way, write_index
 from postseal.sources.process import die_with_parent, keep_capabilities, no_new_privileges
 
 MAX_MESSAGE = 64 * 1024
@@ -86,7 +87,17 @@ def read(files: Sequence[int], arguments: Arguments) -> dict[str, Any]:
     return found
 
 
-JOBS: dict[str, Job] = {"read": read}
+def index(files: Sequence[int], arguments: Arguments) -> dict[str, Any]:
+    """Write the index of the CRL in the first file to the second."""
+    give_way()
+    try:
+        return {"entries": write_index(files[0], files[1], arguments["sha256"])}
+    except OSError as exc:
+        # The disk is full, say: that isn't the CRL's fault.
+        return {"cause": exc.strerror or str(exc)}
+
+
+JOBS: dict[str, Job] = {"read": read, "index": index}
 """What can be done here. A job gets open files and arguments, and returns what JSON can carry; it opens nothing."""
 
 

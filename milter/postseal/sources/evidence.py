@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -27,13 +28,15 @@ from sqlalchemy import Connection, Row, delete, select
 
 from postseal.core.certs import Certificate, load_certificate
 from postseal.core.crl import Crl
+from postseal.core.crl_entries import RawEntries
+from postseal.core.errors import BadData, Unavailable
 from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, RevokedBefore
 from postseal.core.ocsp import revokes_for_good
 from postseal.sources import evidence_marks as m
 from postseal.sources import evidence_tables as t
 from postseal.sources.counter import Counter
+from postseal.sources.crl_files import CrlFiles, Incoming
 from postseal.sources.evidence_db import Database
-from postseal.sources.evidence_files import CrlFiles
 from postseal.sources.evidence_urls import UrlMemory, forget_urls
 from postseal.sources.store import create_directory
 
@@ -44,17 +47,21 @@ _MARKS_LOST = "the memory of newest CRLs and of revocations is lost, older CRLs 
 class EvidenceStore(UrlMemory):
     """Reads (and unless ``readonly``, writes) the store in ``directory``. Safe for threads; made anew or lazily after a fork.
 
-    ``report`` hears one sentence about damage that was found. All methods raise Unavailable when the store can't be used.
+    ``report`` hears one sentence about damage that was found. ``crls`` makes the keeper of the files with the bytes of CRLs.
+    All methods raise Unavailable when the store can't be used.
     """
 
-    def __init__(self, directory: Path, *, readonly: bool, report: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, directory: Path, *, readonly: bool, report: Callable[[str], None] = lambda text: None,
+        crls: Callable[[Path], CrlFiles] = CrlFiles,
+    ) -> None:  # fmt: skip
         self._directory = Path(directory)
         self._readonly = readonly
         self._report = report
         self._counter = Counter(self._directory / "generation", readonly)
         self._lock = threading.Lock()
         self._answers: LRUCache[tuple[object, ...], tuple[int, tuple[Evidence, ...]]] = LRUCache(20_000)
-        self._files = CrlFiles(self._directory / "crl")
+        self._files = crls(self._directory / "crl")
         self._db = Database(
             self._directory / "evidence.sqlite", t.metadata, t.VERSION, self._counter, readonly=readonly,
             report=report, lost=self._answers.clear,
@@ -106,6 +113,8 @@ class EvidenceStore(UrlMemory):
         for row in crls:
             crl = self._files.read(row.sha256)
             if isinstance(crl, Crl):
+                if isinstance(crl.entries, RawEntries) and not self._readonly:
+                    self._index(row.sha256)
                 own = row.issuer_key == question.issuer.key_id
                 signer = () if own else t.certificates(row.chain)
                 found.append(CrlEvidence(crl, row.url, t.moment(row.fetched_at), signer, self._outdated(row)))
@@ -191,17 +200,24 @@ class EvidenceStore(UrlMemory):
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
+    def incoming(self) -> Incoming:
+        """For a CRL that comes in pieces: ``take`` them, then ask for the ``crl``, and store that."""
+        return self._files.incoming()
+
     def store_crl(
         self, crl: Crl, chain: tuple[Certificate, ...], url: str, at: datetime, refresh_at: datetime | None, *,
         etag: str = "", last_modified: str = "",
     ) -> None:  # fmt: skip
         """File a CRL whose signature by ``chain[0]`` was verified; it replaces the one of the same signer and scope.
 
-        CACHE-4: unless that is newer. The caller has compared too, but two flights may land at the same moment.
+        CACHE-4: unless that is newer. The caller has compared too, but two flights may land at the same moment. A large one
+        is indexed first as long as another answers; BadData is raised when that finds that it isn't well formed.
         """
         keys = t.crl_keys(chain, crl)
         # CACHE-7: the bytes are on disk before a row names them.
         self._files.write(crl)
+        if isinstance(crl.entries, RawEntries) and self._answered_by_another(keys, at):
+            crl = self._indexed_first(crl)
         # CRL-25: the mark first. A crash after it costs one fetch, a crash before it would leave the door open.
         self.marks.raise_to(crl, chain[0], keys, at)
 
@@ -229,6 +245,37 @@ class EvidenceStore(UrlMemory):
         self._files.keep(crl)
         if superseded is not None:
             self._files.drop(superseded)
+        if superseded != crl.sha256 and self._files.wants_index(crl.sha256):
+            self._index(crl.sha256)
+
+    def _answered_by_another(self, keys: Mapping[str, Any], at: datetime) -> bool:
+        with self._db.reading() as connection:
+            kept = connection.execute(select(t.crl).where(t.matches(t.crl, keys))).first()
+        return kept is not None and kept.next_update is not None and kept.next_update > at.timestamp()
+
+    def _indexed_first(self, crl: Crl) -> Crl:
+        made = self._files.index(crl.sha256).result()
+        if isinstance(made, str):
+            self._files.drop(crl.sha256)
+            raise BadData(made)
+        found = self._files.read(crl.sha256)
+        return crl if isinstance(found, str) else found
+
+    def _index(self, sha256: str) -> None:
+        """Have a large CRL indexed at leisure; its octets are searched meanwhile."""
+        self._files.index(sha256).add_done_callback(lambda made: self._was_indexed(sha256, made))
+
+    def _was_indexed(self, sha256: str, future: Future[int | str]) -> None:
+        try:
+            made = future.result()
+            if isinstance(made, str):
+                self._report(f"stored CRL {self._files.path(sha256)}: {made}; it counts as absent")
+                self._drop(sha256)
+            else:
+                # This raises the counter too, so readers open it anew.
+                self._db.write(lambda c: c.execute(t.crl.update().where(t.crl.c.sha256 == sha256).values(entries=made)))
+        except Unavailable as exc:
+            self._report(f"stored CRL {self._files.path(sha256)} has no index yet: {exc}")
 
     def store_ocsp(
         self, question: Question, chain: tuple[Certificate, ...], der: bytes, url: str, at: datetime,
@@ -344,6 +391,9 @@ class EvidenceStore(UrlMemory):
         with suppress(OSError):
             # The counter was raised a moment ago.
             self._files.sweep(named, os.stat(self._directory / "generation").st_mtime - 60)
+        # One that was damaged, made by an older version, or never made because of a crash.
+        for sha256 in filter(self._files.wants_index, named):
+            self._index(sha256)
 
     def _drop(self, sha256: str) -> None:
         if self._readonly:

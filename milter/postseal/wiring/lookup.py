@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from postseal.app.lookup import Lookups, LookupSettings
 from postseal.app.metering import NO_METER, LookupMeter
 from postseal.config import Config
 from postseal.sources.clock import SystemClock
 from postseal.sources.confine import ConfinedHttp, Confinement
+from postseal.sources.crl_confined import ConfinedCrls
+from postseal.sources.crl_files import CrlFiles
 from postseal.sources.evidence import EvidenceStore
 from postseal.sources.trust import FolderTrust
 from postseal.wiring.fetch import build_fetcher
@@ -16,9 +19,9 @@ from postseal.wiring.fetch import build_fetcher
 Warn = Callable[[str], None]
 
 
-def build_store(config: Config, warn: Warn) -> EvidenceStore:
+def build_store(config: Config, warn: Warn, crls: Callable[[Path], CrlFiles] = CrlFiles) -> EvidenceStore:
     """The evidence store, for writing. Raises Unavailable or CannotCreate."""
-    return EvidenceStore(config.evidence_directory, readonly=False, report=warn)
+    return EvidenceStore(config.evidence_directory, readonly=False, report=warn, crls=crls)
 
 
 def build_trust(config: Config, warn: Warn) -> FolderTrust:
@@ -29,6 +32,11 @@ def build_trust(config: Config, warn: Warn) -> FolderTrust:
 def build_confinement() -> Confinement:
     """The helper processes that read what was fetched; they outlive a change of configuration."""
     return Confinement()
+
+
+def build_crls(confinement: Confinement) -> ConfinedCrls:
+    """What keeps the files with CRLs: strangers' octets are read and indexed by helpers."""
+    return ConfinedCrls(confinement, Confinement(helpers=1))
 
 
 def build_lookups(
