@@ -10,8 +10,8 @@ import pytest
 from cryptography import x509
 
 from postseal.core.crl import parse_crl
-from postseal.core.evidence import CrlEvidence, Question, question_for
-from postseal.core.revocation import RevocationSettings, Status, Verdict, judge
+from postseal.core.evidence import CrlEvidence, Question, RevokedBefore, question_for
+from postseal.core.revocation import RevocationSettings, Status, Verdict, judge, still_needed
 from support.evidence import (
     CRITICAL_UNKNOWN,
     CRL_URL,
@@ -132,6 +132,15 @@ def test_crl_issuer_in_the_distribution_point() -> None:
     assert "doesn't say that it is an indirect CRL" in complete.detail
 
 
+def common_name(text: bytes) -> bytes:
+    """One AttributeTypeAndValue."""
+    return seq(node(6, b"\x55\x04\x03"), node(0x13, text))
+
+
+PART_1, PART_2 = common_name(b"part 1"), common_name(b"part 2")
+PART_1_OF_CA, PART_1_OF_OTHER = (
+    seq(node(0x31, common_name(text)), node(0x31, PART_1)) for text in (b"Issuing CA", b"Other CA")
+)
 POINT = node(0xA0, full_name(uri(CRL_URL)))
 SCOPES = [
     ("same URI", full_name(uri(CRL_URL)), POINT, "rev.crl"),
@@ -144,14 +153,22 @@ SCOPES = [
      "rev.crl"),
     ("the issuer's own name", full_name(directory_name(name_of(CA))), POINT, "rev.crl"),
     ("a stranger's name", full_name(directory_name(name_of(OTHER))), POINT, "rev.wrong-scope"),
-    ("relative in the CRL", node(0xA1, seq(node(6, b"\x55\x04\x03"), node(0x13, b"part 1"))), POINT, "rev.wrong-scope"),
+    ("relative in the CRL", node(0xA1, PART_1), POINT, "rev.wrong-scope"),
+    ("relative in both", node(0xA1, PART_1), node(0xA0, node(0xA1, PART_1)), "rev.crl"),
+    ("another relative name", node(0xA1, PART_1), node(0xA0, node(0xA1, PART_2)), "rev.wrong-scope"),
+    ("relative in the CRL, in full in the certificate", node(0xA1, PART_1), node(0xA0, full_name(directory_name(PART_1_OF_CA))),
+     "rev.crl"),
+    ("in full in the CRL, relative in the certificate", full_name(directory_name(PART_1_OF_CA)), node(0xA0, node(0xA1, PART_1)),
+     "rev.crl"),
+    ("relative to another issuer", full_name(directory_name(PART_1_OF_OTHER)), node(0xA0, node(0xA1, PART_1)),
+     "rev.wrong-scope"),
     ("only relative in the certificate", full_name(uri(CRL_URL)), node(0xA0, node(0xA1, seq())), "rev.wrong-scope"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("label", "crl_name", "point", "code"), SCOPES, ids=[s[0] for s in SCOPES])
-def test_distribution_point_names_must_match(label: str, crl_name: bytes, point: bytes, code: str) -> None:
-    """CRL-3, RFC 5280 §6.3.3 (b)(2)(i): a partition is believed only for certificates that point to it."""
+def test_t17_distribution_point_names_must_match(label: str, crl_name: bytes, point: bytes, code: str) -> None:
+    """CRL-3, CRL-12, T-17, RFC 5280 §6.3.3 (b)(2)(i): a partition is believed only for certificates that point to it."""
     who = holder(*(seq(p) for p in point.split(b"|")))
     assert ask(crl(CA, extensions=[scope(crl_name)]), about=who).reason == code
 
@@ -260,14 +277,14 @@ def test_weak_issuer_key() -> None:
         ({}, ALICE, "rev.crl"),
     ],
 )
-def test_kinds_of_certificates(limits: dict[str, bool], about: Leaf, code: str) -> None:
-    """CRL-8: onlyContainsUserCerts, CACerts and AttributeCerts."""
+def test_t17_kinds_of_certificates(limits: dict[str, bool], about: Leaf, code: str) -> None:
+    """CRL-8, T-17: onlyContainsUserCerts, CACerts and AttributeCerts."""
     assert ask(crl(CA, extensions=[scope(**limits)]), about=about).reason == code
 
 
 @pytest.mark.parametrize("url", ["file:imported.crl", "http://mirror.example.test/all.crl"])
-def test_crl_without_scope_counts_wherever_it_came_from(url: str) -> None:
-    """CRL-10: a complete CRL of the issuer is good for every point, also when the certificate declares none."""
+def test_t17_crl_without_scope_counts_wherever_it_came_from(url: str) -> None:
+    """CRL-10, T-17: a complete CRL of the issuer is good for every point, also when the certificate declares none."""
     undeclared = CA.issue("n@example.test", slot="n")
     assert ask(crl(CA), url=url).status is Status.GOOD
     assert ask(crl(CA), about=undeclared, urls=(), url=url).status is Status.GOOD
@@ -278,8 +295,8 @@ def test_crl_without_scope_counts_wherever_it_came_from(url: str) -> None:
 KEY_COMPROMISE, THE_REST, EVERYTHING = b"\x06\x40", b"\x07\x3f\x80", b"\x07\x7f\x80"
 
 
-def test_partial_reasons() -> None:
-    """CRL-9, CRL-11: GOOD only when all reasons are covered together; listed on any part is REVOKED."""
+def test_t18_partial_reasons() -> None:
+    """CRL-9, CRL-11, T-18: GOOD only when all reasons are covered together; listed on any part is REVOKED."""
     some, rest = (crl(CA, extensions=[scope(reasons=r)]) for r in (KEY_COMPROMISE, THE_REST))
     verdict = ask(some)
     assert (verdict.status, verdict.reason) == (Status.UNKNOWN, "rev.reasons-incomplete")
@@ -290,8 +307,8 @@ def test_partial_reasons() -> None:
     assert ask(crl(CA, [entry(ALICE)], extensions=[scope(reasons=KEY_COMPROMISE)]), rest).status is Status.REVOKED
 
 
-def test_partial_reasons_of_the_certificate() -> None:
-    """CRL-9: the reasons of the distribution point limit what the CRL that it names can say."""
+def test_t18_partial_reasons_of_the_certificate() -> None:
+    """CRL-9, T-18: the reasons of the distribution point limit what the CRL that it names can say."""
     who = holder(seq(POINT, node(0x81, KEY_COMPROMISE)))
     named = scope(full_name(uri(CRL_URL)))
     assert ask(crl(CA, extensions=[named]), about=who).reason == "rev.reasons-incomplete"
@@ -307,7 +324,7 @@ def test_partial_reasons_of_the_certificate() -> None:
     ],
     ids=["critical", "critical-entry", "certificate-issuer"],
 )
-def test_what_is_not_supported_is_never_good(extensions: Any, entries: list[bytes], words: str) -> None:
+def test_t20_what_is_not_supported_is_never_good(extensions: Any, entries: list[bytes], words: str) -> None:
     """CRL-13, CRL-14, CRL-15, CRL-17, T-20: UNKNOWN without our serial; with it GOOD is ruled out, whatever else there is."""
     verdict = ask(crl(CA, entries, extensions=extensions))
     assert (verdict.status, verdict.reason) == (Status.UNKNOWN, "rev.unsupported")
@@ -349,8 +366,8 @@ def test_freshest_crl_does_not_spoil_the_base() -> None:
     assert ask(crl(CA, extensions=[number(1), freshest])).status is Status.GOOD
 
 
-def test_hold_is_revoked() -> None:
-    """CRL-20: certificateHold is a revocation until a newer CRL of the same scope no longer lists the certificate."""
+def test_t27_hold_is_revoked() -> None:
+    """CRL-20, T-27: certificateHold is a revocation until a newer CRL of the same scope no longer lists the certificate."""
     held = crl(CA, [entry(ALICE, reason(6))])
     verdict = ask(held)
     assert (verdict.status, verdict.revocation_reason) == (Status.REVOKED, "certificateHold")
@@ -364,13 +381,46 @@ def test_hold_is_revoked() -> None:
     assert ask(held, other_scope).status is Status.REVOKED
 
 
-def test_a_final_revocation_is_never_lifted() -> None:
-    """RPL-4, CRL-27: only a hold is lifted; everything else stays, whatever a newer CRL says."""
+def test_t27_a_final_revocation_is_never_lifted() -> None:
+    """RPL-4, CRL-27, T-27: only a hold is lifted; everything else stays, whatever a newer CRL says."""
     newer = crl(CA, this_update=utc(NOW - MINUTE))
     assert ask(crl(CA, [entry(ALICE, reason(1))]), newer).status is Status.REVOKED
     assert ask(crl(CA, [entry(ALICE)]), newer).status is Status.REVOKED
     verdict = ask(crl(CA, [entry(ALICE, reason(1))]))
     assert verdict.usable_until == ALICE.certificate.not_after
+
+
+def test_t27_what_was_seen_revoked_stays_revoked() -> None:
+    """CRL-27, T-27: the memory of a revocation outlives the CRL that held it, and no newer CRL takes it back."""
+    before = RevokedBefore("http://gone.test/ca.crl", NOW - DAY, NOW - 2 * DAY, "keyCompromise", NOW - 2 * DAY)
+    question = Question(ALICE.certificate, CA.certificate, (CRL_URL,), ())
+    fresh = CrlEvidence(parse_crl(crl(CA, this_update=utc(NOW - MINUTE))), CRL_URL, NOW)
+    for evidence in ([before], [fresh, before], [before, fresh]):
+        verdict = judge(question, evidence, RevocationSettings(), NOW)
+        assert (verdict.status, verdict.reason, verdict.source) == (Status.REVOKED, "rev.revoked-before", before.url)
+        assert (verdict.revoked_at, verdict.revocation_reason) == (NOW - 2 * DAY, "keyCompromise")
+        assert verdict.usable_until == ALICE.certificate.not_after
+        assert not still_needed(question, evidence, RevocationSettings(), NOW)
+
+
+def test_an_older_crl_makes_nothing_good() -> None:
+    """CRL-25: beside a newer one of its scope, or when the store has seen one, it can revoke and not clear."""
+    older = crl(CA, extensions=[number(1)], this_update=utc(NOW - 2 * HOUR))
+    newer_but_ended = crl(CA, extensions=[number(2)], next_update=utc(NOW - 10 * MINUTE))
+    for ders in ((older, newer_but_ended), (newer_but_ended, older)):
+        verdict = ask(*ders)
+        assert (verdict.status, verdict.reason) == (Status.UNKNOWN, "rev.rollback")
+    assert ask(older, crl(CA, extensions=[number(2)])).status is Status.GOOD
+    listing = crl(CA, [entry(ALICE)], extensions=[number(1)], this_update=utc(NOW - 2 * HOUR))
+    assert ask(listing, crl(CA, extensions=[number(2)])).status is Status.REVOKED
+    future = crl(CA, extensions=[number(3)], this_update=utc(NOW + HOUR))
+    assert ask(older, future).status is Status.GOOD, "one from the future doesn't make all others old"
+    other_scope = crl(CA, extensions=[number(9), scope(user=True)], next_update=utc(NOW - 10 * MINUTE))
+    assert ask(older, other_scope).status is Status.GOOD
+    question = Question(ALICE.certificate, CA.certificate, (CRL_URL,), ())
+    for der, status in ((older, Status.UNKNOWN), (listing, Status.REVOKED)):
+        marked = CrlEvidence(parse_crl(der), CRL_URL, NOW, outdated=True)
+        assert judge(question, [marked], RevocationSettings(), NOW).status is status
 
 
 @pytest.mark.parametrize("when", [NOW - 9000 * DAY, NOW + 400 * DAY])
@@ -392,7 +442,7 @@ def test_any_date_is_revoked_now(when: datetime) -> None:
         (NOW - DAY, NOW - 10 * MINUTE, "rev.stale"),
     ],
 )
-def test_times(this_update: datetime, next_update: datetime, code: str) -> None:
+def test_t22_times(this_update: datetime, next_update: datetime, code: str) -> None:
     """CRL-22, PRE-5, T-22: thisUpdate and nextUpdate with a skew of 5 minutes, both ends included."""
     assert ask(crl(CA, this_update=utc(this_update), next_update=utc(next_update))).reason == code
 
@@ -411,7 +461,7 @@ def test_a_revocation_does_not_go_stale(this_update: datetime, next_update: date
     assert ask(crl(CA, [entry(ALICE)], **dates), crl(CA)).status is Status.REVOKED
 
 
-def test_missing_next_update() -> None:
+def test_t22_missing_next_update() -> None:
     """CRL-23, T-22: believed for 24 hours from the fetch, with a remark for the log."""
     der = crl(CA, next_update=b"", this_update=utc(NOW - 100 * DAY))
     verdict = ask(der, fetched_at=NOW - 23 * HOUR)
@@ -426,10 +476,12 @@ def test_missing_next_update() -> None:
     ("about", "age", "code"),
     [(ALICE, 34, "rev.crl"), (ALICE, 36, "rev.stale"), (SUB, 36, "rev.crl"), (SUB, 401, "rev.stale")],
 )
-def test_upper_bound_on_trust(about: Leaf, age: int, code: str) -> None:
-    """CRL-24: 35 days for end entities, 400 days for CAs, even if nextUpdate is the year 9999."""
+def test_t22_upper_bound_on_trust(about: Leaf, age: int, code: str) -> None:
+    """CRL-24, T-22: 35 days for end entities, 400 days for CAs, even if nextUpdate is the year 9999."""
     forever = generalized(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
-    assert ask(crl(CA, this_update=utc(NOW - age * DAY), next_update=forever), about=about).reason == code
+    verdict = ask(crl(CA, this_update=utc(NOW - age * DAY), next_update=forever), about=about)
+    assert verdict.reason == code
+    assert ("until 9999-12-31" in verdict.detail) == (code == "rev.crl")
 
 
 def test_usable_until_is_the_sooner_end() -> None:

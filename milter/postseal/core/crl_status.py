@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from postseal.core import delta as deltas_of
 from postseal.core.certificate_facts import CertificateFacts
@@ -290,11 +290,25 @@ def _by_time(target: Target, base: Spoken, delta: Spoken | None, settings: Revoc
         return replace(found, verdict=replace(found.verdict, expired_at=end))
     if base.signer.until is not None:
         end = min(end, base.signer.until)
-    remark = "" if crl.next_update is not None else f"the CRL from {evidence.url} has no nextUpdate"
+    remark = _remark(evidence)
     verdict = Verdict(
         Status.GOOD, "rev.crl", remark, evidence.url, crl.this_update, crl.next_update, usable_until=end
     )  # fmt: skip
     return Finding(verdict, base.scope, base.covers)
+
+
+# CRL-24: nobody can mean that; an honest offline CA says a year.
+_ABSURD = timedelta(days=30 * 365)
+
+
+def _remark(evidence: CrlEvidence) -> str:
+    """What an administrator should know of a CRL that is good."""
+    crl = evidence.crl
+    if crl.next_update is None:
+        return f"the CRL from {evidence.url} has no nextUpdate"
+    if crl.next_update - crl.this_update > _ABSURD:
+        return f"the CRL from {evidence.url} says that it is current until {_text(crl.next_update)}"
+    return ""
 
 
 def superseded(finding: Finding, source: CrlEvidence) -> Finding:
