@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from dataclasses import fields
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from postseal.config import Config, ConfigProblems, InetSocket, UnixSocket, load
 from postseal.config.advice import warnings
 from postseal.config.load import line_numbers
 from postseal.config.manual import as_man, as_markdown, entries, find
-from postseal.config.model import SECTIONS
+from postseal.config.model import ARRAYS, SECTIONS
 from postseal.config.values import parse_duration, parse_size
 from postseal.core.address import parse_mailbox
-from postseal.core.policy import OnSuspicious, Pattern, Seal, Strictness, WithoutCertificate
+from postseal.core.path import AnchorSettings
+from postseal.core.policy import OnNoneDeclared, OnSuspicious, Pattern, Seal, Strictness, WithoutCertificate
 from postseal.core.revocation import Order, UseDeltas
 from postseal.core.suite import Suite
 from postseal.shell.cli.main import main
@@ -67,6 +69,19 @@ concurrency = 2
 directory = "/c"
 anchors = "/a"
 intermediates = "/i"
+[[anchor]]
+certificate = "Root CA.pem"
+domains = ["Bücher.example", ".bank.example"]
+excluded_domains = ["own.example"]
+required_policies = ["2.23.140.1.5.3.2"]
+distrust_after = "2026-06-30"
+expired = true
+public = true
+order = "ocsp-first"
+on_none_declared = "refuse"
+[[anchor]]
+certificate = "SHA256:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF"
+distrust_after = 2026-06-30T12:00:00+02:00
 [revocation]
 order = "both"
 skew = "1 min"
@@ -92,6 +107,7 @@ senders = ["corp.example"]
 seal = "must"
 without_certificate = "hold"
 revocation = "strict"
+certificate_policies = ["1.2.3"]
 cipher = "aes256-gcm"
 """
 
@@ -106,6 +122,28 @@ def test_bad_configurations_get_exactly_their_sentences(file: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_settings_of_anchors() -> None:
+    """Each by file name or fingerprint; a day of distrust ends with that day."""
+    config = load_text(FULL, "full.toml")
+    assert config.rules[0].certificate_policies == {"1.2.3"}
+    by_name = config.anchor_settings
+    fingerprint = "00112233445566778899aabbccddeeff" * 2
+    assert list(by_name) == ["Root CA.pem", fingerprint]
+    assert by_name["Root CA.pem"] == AnchorSettings(
+        domains=("xn--bcher-kva.example", ".bank.example"),
+        excluded_domains=("own.example",),
+        order=Order.OCSP_FIRST,
+        distrust_after=datetime(2026, 6, 30, 23, 59, 59, tzinfo=UTC),
+        required_policies=frozenset({"2.23.140.1.5.3.2"}),
+        expired=True,
+        public=True,
+        on_none_declared=OnNoneDeclared.REFUSE,
+    )
+    assert by_name[fingerprint] == AnchorSettings(distrust_after=datetime(2026, 6, 30, 10, 0, tzinfo=UTC))
+    # No option stays at its default above.
+    assert all(getattr(by_name["Root CA.pem"], f.name) != f.default for f in fields(AnchorSettings))
+
+
 def test_the_folder_of_bad_configurations_is_complete() -> None:
     assert len(BAD) >= 20
     assert {f.stem for f in BAD} == {f.stem for f in (ROOT / "tests/data/bad-config").glob("*.expected")}
@@ -116,7 +154,7 @@ def test_every_option_can_be_set() -> None:
     config = load_text(FULL, "full.toml")
     default = Config.default()
     for section, model in SECTIONS.items():
-        if section != "policy":
+        if section not in ARRAYS:
             unchanged = [
                 f.name
                 for f in fields(model)
@@ -271,7 +309,7 @@ def test_every_option_is_documented_and_every_documented_option_exists() -> None
 def test_the_defaults_in_the_manual_are_the_defaults_in_the_code() -> None:
     sections: dict[str, dict[str, object]] = {}
     for e in entries():
-        if e.section != "policy":
+        if e.section not in ARRAYS:
             sections.setdefault(e.section, {})[e.key] = json.loads(e.default)
     assert Config.default(**sections) == Config.default()
 

@@ -20,6 +20,7 @@ from cryptography.x509.oid import ObjectIdentifier
 from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.assess import Candidate, Origin
 from postseal.core.errors import BadData, Unavailable
+from postseal.core.path import AnchorSettings
 from postseal.sources.clock import SystemClock
 from postseal.sources.directory import Directories
 from postseal.sources.directory.folder import FolderDirectory
@@ -491,6 +492,23 @@ class TestTrust:
         trust.anchors()
         assert [Path(t.split(": ")[0]).name for t in told] == ["x.pem", "y.pem"]
         assert trust.problems() == tuple(told)
+
+    def test_settings_by_file_and_by_fingerprint(self, folders: tuple[Path, Path], clock: Clock, ca: Authority) -> None:
+        """A fingerprint counts more than the file; what is about nothing is told, once."""
+        anchors, intermediates = folders
+        other = authority("Other anchor")
+        (anchors / "both.pem").write_bytes(ca.pem + other.pem)
+        of_file, of_one = AnchorSettings(domains=("a.test",)), AnchorSettings(public=True)
+        settings = {"both.pem": of_file, other.certificate.fingerprint: of_one, "missing.pem": of_file}
+        told: list[str] = []
+        trust = FolderTrust(anchors, intermediates, clock, told.append, settings)
+        assert [a.settings for a in trust.anchors()] == [of_file, of_one]
+        assert told == [f"[[anchor]] certificate = 'missing.pem': there is no such file or certificate in {anchors}"]
+        assert trust.problems() == tuple(told)
+        (anchors / "missing.pem").write_bytes(authority("Third anchor").pem)
+        clock.later()
+        assert [a.settings for a in trust.anchors()] == [of_file, of_one, of_file]
+        assert (trust.problems(), len(told)) == ((), 1)
 
 
 def test_the_first_look_is_waited_for_by_all(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from postseal.config import Config
 from postseal.core.address import parse_mailbox
 from postseal.core.assess import Assessed, Finding
 from postseal.core.errors import BadData
+from postseal.core.path import Anchor, AnchorSettings, Path
 from postseal.core.plan import Action, deferred, outcomes, reply_for
+from postseal.core.policies import Policies
 from postseal.core.policy import (
     MessageFacts,
     OnNoneDeclared,
@@ -25,6 +27,7 @@ from postseal.core.policy import (
     rcpt_answer,
 )
 from postseal.core.suite import KeyFamily, Suite
+from postseal.core.verdict import Verdict
 from support.facts import (
     ALICE,
     ALICE_EC,
@@ -35,6 +38,7 @@ from support.facts import (
     MESSAGE,
     NONE_DECLARED,
     REVOKED,
+    ROOT,
     SENDER,
     UNREACHABLE,
     assessed,
@@ -165,6 +169,34 @@ def test_certificates_that_declare_no_source_have_their_own_knob() -> None:
     assert warnings(OnNoneDeclared.WARN) == ["rev.none-declared"]
     assert one(facts, SOFT, on_none_declared=OnNoneDeclared.REFUSE) == CLEAR
     assert one(facts, MUST, on_none_declared=OnNoneDeclared.REFUSE) == UNUSABLE
+
+
+def below(settings: AnchorSettings = AnchorSettings(), policies: Policies = Policies(), *verdicts: Verdict) -> Assessed:  # noqa: B008
+    """A certificate below an anchor with settings of its own, valid under these policies."""
+    made = assessed(*verdicts or (GOOD,))
+    assert isinstance(made.path, Path)
+    path = Path(made.path.certificates, Anchor(ROOT.certificate, "", settings), policies)
+    return replace(made, path=path)
+
+
+def test_an_anchor_knows_better_what_no_source_means() -> None:
+    """The setting of the anchor takes the place of the general one."""
+    refusing = AnchorSettings(on_none_declared=OnNoneDeclared.REFUSE)
+    accepting = AnchorSettings(on_none_declared=OnNoneDeclared.ACCEPT)
+    assert one(recipient(below(refusing, Policies(), NONE_DECLARED)), MUST) == UNUSABLE
+    facts = recipient(below(accepting, Policies(), NONE_DECLARED))
+    assert one(facts, MUST, on_none_declared=OnNoneDeclared.REFUSE) == SEALED
+
+
+def test_a_rule_may_require_a_policy() -> None:
+    """CERT-17: one of them is enough, and anyPolicy of all CAs is every policy."""
+    strict = rules(seal="must", certificate_policies=["1.2.3", "1.2.4"])
+    for held, expected in (({"1.2.3"}, SEALED), ({"2.5.29.32.0"}, SEALED), ({"1.2.5"}, UNUSABLE), (set(), UNUSABLE)):
+        facts = recipient(below(AnchorSettings(), Policies(frozenset(held), frozenset(held))))
+        assert one(facts, strict) == expected
+        assert one(facts, MUST) == SEALED
+    decision = decide(MESSAGE, [facts], strict, NOW).decisions[0]
+    assert "it isn't valid under a policy that the rule requires: 1.2.3, 1.2.4" in decision.detail
 
 
 def test_warnings_say_certificate_cause_and_what_was_done() -> None:

@@ -7,9 +7,11 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from datetime import date
+from datetime import time as clock_time
 from typing import Any
 
-from postseal.config.model import SECTIONS, Config, Policy
+from postseal.config.model import ARRAYS, SECTIONS, Anchor, Config, Policy
 from postseal.config.values import ElementError, Kind
 from postseal.core.errors import ConfigError
 from postseal.core.policy import Rule, Seal, WithoutCertificate
@@ -156,13 +158,13 @@ class _Checker:
         for name in data:
             if name not in SECTIONS:
                 self.problem((name,), self._unknown_section(name, data[name]))
-        sections = {name: self.table(name, data.get(name, {})) for name in SECTIONS if name != "policy"}
+        sections = {name: self.table(name, data.get(name, {})) for name in SECTIONS if name not in ARRAYS}
         self.relations(sections)
-        policies = self.policies(data.get("policy", []))
-        rules = self.rules(policies)
+        rules = self.rules(self.entries("policy", data, "rules"))
+        anchors = self.anchors(self.entries("anchor", data, "anchors"))
         if self.problems:
             raise ConfigProblems(sorted(self.problems, key=lambda p: p.line))
-        return Config(path=self.path, **sections, rules=rules)
+        return Config(path=self.path, **sections, rules=rules, anchors=anchors)
 
     def relations(self, sections: Mapping[str, Any]) -> None:
         """What one option of a section says about another."""
@@ -212,13 +214,25 @@ class _Checker:
                 self.problem(place, f"{label} has no {f.name}: must be {f.metadata['kind'].allowed}")
         return None if missing else model(**values)
 
-    def policies(self, value: object) -> list[tuple[int, Policy]]:
-        """The index and content of each rule that can be understood."""
+    def entries(self, section: str, data: Mapping[str, Any], word: str) -> list[tuple[int, Any]]:
+        """The index and content of each entry of an array of tables that can be understood."""
+        value = data.get(section, [])
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-            self.problem(("policy",), "policy must be a list of rules: write [[policy]] above each")
+            self.problem((section,), f"{section} must be a list of {word}: write [[{section}]] above each")
             return []
-        made = [(i, self.options("[[policy]]", ("policy", i), Policy, entry)) for i, entry in enumerate(value)]
-        return [(i, policy) for i, policy in made if policy is not None]
+        model = SECTIONS[section]
+        made = [(i, self.options(f"[[{section}]]", (section, i), model, entry)) for i, entry in enumerate(value)]
+        return [(i, entry) for i, entry in made if entry is not None]
+
+    def anchors(self, entries: Sequence[tuple[int, Anchor]]) -> tuple[Anchor, ...]:
+        """The entries, of which no two may be about the same file or certificate."""
+        seen: set[str] = set()
+        for index, anchor in entries:
+            if anchor.certificate in seen:
+                text = f"[[anchor]] certificate = {_shown(anchor.certificate)}: another entry is about it already"
+                self.problem(("anchor", index, "certificate"), text)
+            seen.add(anchor.certificate)
+        return tuple(anchor for _, anchor in entries)
 
     def rules(self, policies: Sequence[tuple[int, Policy]]) -> tuple[Rule, ...]:
         """The rules with a catch-all at the end. Relations between options and between rules are checked here."""
@@ -255,7 +269,7 @@ class _Checker:
 def _shown(value: object) -> str:
     """A value as TOML would write it, in ASCII and not too long."""
     try:
-        text = json.dumps(value)
+        text = value.isoformat() if isinstance(value, date | clock_time) else json.dumps(value)
     except (TypeError, ValueError):
         text = ascii(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields
 
-from postseal.config.model import SECTIONS
+from postseal.config.model import ARRAYS, SECTIONS
 from postseal.config.values import Kind
 from postseal.core.errors import Usage
 
@@ -30,7 +30,7 @@ class Entry:
 
 def header(section: str) -> str:
     """How the section begins in a file."""
-    return f"[[{section}]]" if section == "policy" else f"[{section}]"
+    return f"[[{section}]]" if section in ARRAYS else f"[{section}]"
 
 
 def section_doc(section: str) -> str:

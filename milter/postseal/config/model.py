@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from postseal.config.values import (
     UnixSocket,
     absolute_path,
     boolean,
+    certificate_name,
     choice,
     domain,
     duration,
@@ -26,9 +27,12 @@ from postseal.config.values import (
     host_or_domain,
     host_port,
     list_of,
+    mail_domains,
     milter_socket,
+    moment,
     nat64_prefix,
     network,
+    object_identifier,
     octal_mode,
     one_of,
     optional,
@@ -40,7 +44,7 @@ from postseal.config.values import (
     whole,
 )
 from postseal.core.address import Mailbox
-from postseal.core.path import PathSettings
+from postseal.core.path import AnchorSettings, PathSettings
 from postseal.core.policy import (
     OnNoneDeclared,
     OnSuspicious,
@@ -160,6 +164,45 @@ class Certificates:
 
 
 @dataclass(frozen=True, slots=True)
+class Anchor:
+    """Settings for one of the trusted CAs in the folder of anchors; [[anchor]] is written once for each that needs some. What
+    the certificate says of itself, such as name constraints, holds in any case."""
+
+    certificate: str = _required(certificate_name(), """
+        Which one: a file, with all certificates in it, or a single certificate. Must be given.""")
+    domains: tuple[str, ...] = _option(list_of(mail_domains()), [], """
+        Mail domains whose addresses it may certify; a certificate with another address too isn't trusted. Empty is all.""")
+    excluded_domains: tuple[str, ...] = _option(list_of(mail_domains()), [], """
+        Mail domains whose addresses it must not certify, your own for example.""")
+    required_policies: tuple[str, ...] = _option(list_of(object_identifier()), [], """
+        Certificate policies, of which a path must be valid under one. Empty is any, or none.""")
+    distrust_after: datetime | None = _option(optional(moment(), "never"), "", """
+        Certificates issued later aren't trusted. A CA that is being given up keeps vouching for what is in use.""")
+    expired: bool = _option(boolean(), False, "Trust it also after its own certificate has expired.")
+    public: bool = _option(boolean(), False, """
+        It is a public CA: its OCSP responders must be exempt from revocation or provably not revoked.""")
+    order: Order | None = _option(optional(choice(Order), "that of [revocation]"), "", """
+        Which source is asked first, or alone, whether a certificate below it has been revoked.""")
+    on_none_declared: OnNoneDeclared | None = _option(optional(choice(OnNoneDeclared), "that of [revocation]"), "", """
+        What to do when a certificate below it names neither a CRL nor an OCSP responder.""")
+
+    # fmt: on
+    def settings(self) -> AnchorSettings:
+        return AnchorSettings(
+            domains=self.domains,
+            excluded_domains=self.excluded_domains,
+            order=self.order,
+            distrust_after=self.distrust_after,
+            required_policies=frozenset(self.required_policies),
+            expired=self.expired,
+            public=self.public,
+            on_none_declared=self.on_none_declared,
+        )
+
+    # fmt: off
+
+
+@dataclass(frozen=True, slots=True)
 class Revocation:
     """How it is found out whether a certificate has been revoked."""
 
@@ -236,6 +279,11 @@ class Policy:
     revocation: Strictness = _option(choice(Strictness), "soft", """
         When it can't be found out whether a certificate is revoked: "soft" seals and warns, "strict" defers. A
         certificate that is revoked is never used.""")
+    certificate_policies: frozenset[str] = _option(
+        Kind("list of object identifiers", list_of(object_identifier()).allowed,
+            lambda v: frozenset(list_of(object_identifier()).parse(v))), [], """
+        Certificate policies, of which a recipient's certificate must be valid under one, for example "2.23.140.1.5.3.3" for
+        certificates that name a person and a company and were validated strictly. Empty is any, or none.""")
     cipher: Suite = _option(choice(Suite), "aes256-cbc", """
         Content cipher. Outlook and Thunderbird can't read "aes256-gcm".""")
 
@@ -250,6 +298,7 @@ class Policy:
             without_certificate=self.without_certificate or fallback,
             revocation=self.revocation,
             suite=self.cipher,
+            certificate_policies=self.certificate_policies,
         )
 
 
@@ -267,6 +316,7 @@ class Config:
     decisions: Decisions
     metrics: Metrics
     rules: tuple[Rule, ...]
+    anchors: tuple[Anchor, ...] = ()
 
     @staticmethod
     def default(**sections: Any) -> Config:
@@ -301,6 +351,11 @@ class Config:
         return self.general.runtime_directory / f"metrics-{service}"
 
     @property
+    def anchor_settings(self) -> Mapping[str, AnchorSettings]:
+        """File name or fingerprint -> what ``[[anchor]]`` says about it."""
+        return {anchor.certificate: anchor.settings() for anchor in self.anchors}
+
+    @property
     def path_settings(self) -> PathSettings:
         return PathSettings(weak_keys=self.revocation.weak_keys)
 
@@ -324,18 +379,21 @@ class Config:
         return mailbox is not None and mailbox.domain in self.milter.internal_domains
 
 
-# Section name in the file -> its dataclass. ``policy`` is an array of tables, all others are tables.
+# Section name in the file -> its dataclass. All are tables but those of ``ARRAYS``.
 SECTIONS: Mapping[str, type] = {
     "general": General,
     "milter": Milter,
     "lookup": Lookup,
     "certificates": Certificates,
+    "anchor": Anchor,
     "revocation": Revocation,
     "log": Log,
     "decisions": Decisions,
     "metrics": Metrics,
     "policy": Policy,
 }
+ARRAYS = ("anchor", "policy")
+"""Sections that are arrays of tables, written ``[[name]]``."""
 
 
 def _plain(value: Any) -> Any:

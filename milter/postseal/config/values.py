@@ -6,12 +6,14 @@ import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from postseal.core.address import domain_to_ascii
 from postseal.core.errors import BadData
+from postseal.core.policies import valid_oid
 from postseal.core.policy import Pattern
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -25,6 +27,8 @@ _SIZE_UNITS = {"": 1, "b": 1, "kib": 1024, "mib": 1024**2, "gib": 1024**3, "kb":
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\Z")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 # sun_path holds 108 octets with the final NUL (unix(7)).
 _UNIX_PATH_MAX = 107
 
@@ -310,6 +314,61 @@ def pattern() -> Kind:
             raise ValueError from None
 
     return Kind("pattern", '"any", "user@domain", "domain" or ".domain" (its subdomains)', parse)
+
+
+def mail_domains() -> Kind:
+    """A domain, or with a leading dot those below it, in A-labels."""
+
+    def parse(value: Any) -> str:
+        dot = "." if _typed(value, str).startswith(".") else ""
+        return dot + _domain(value.removeprefix("."))
+
+    return Kind("mail domain", '"example.org", or ".example.org" for the domains below it', parse)
+
+
+def certificate_name() -> Kind:
+    def parse(value: Any) -> str:
+        text: str = _typed(value, str)
+        fingerprint = text.lower().removeprefix("sha256:").replace(":", "")
+        if _FINGERPRINT.match(fingerprint):
+            return fingerprint
+        if not text or "/" in text or not text.isprintable() or text.startswith("."):
+            raise ValueError
+        return text
+
+    return Kind(
+        "certificate", "the name of a file in the folder, or the SHA-256 fingerprint of a certificate in it", parse
+    )
+
+
+def object_identifier() -> Kind:
+    def parse(value: Any) -> str:
+        if not valid_oid(_typed(value, str)):
+            raise ValueError
+        return str(value)
+
+    return Kind("object identifier", 'an object identifier such as "2.23.140.1.5.3.2"', parse)
+
+
+def moment() -> Kind:
+    """A day, which ends with it, or a time with a zone; as a text or as TOML has them."""
+
+    def parse(value: Any) -> datetime:
+        given = value if isinstance(value, date) else _moment(_typed(value, str))
+        if not isinstance(given, datetime):
+            given = datetime(given.year, given.month, given.day, 23, 59, 59, tzinfo=UTC)
+        if given.tzinfo is None:
+            raise ValueError
+        try:
+            return given.astimezone(UTC)
+        except OverflowError:
+            raise ValueError from None
+
+    return Kind("day or time", '"2026-06-30", of which all is meant, or a time such as "2026-06-30T12:00:00Z"', parse)
+
+
+def _moment(text: str) -> date:
+    return date.fromisoformat(text) if _DAY.match(text) else datetime.fromisoformat(text)
 
 
 def list_of(kind: Kind, *, empty: bool = True) -> Kind:

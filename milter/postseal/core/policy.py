@@ -109,6 +109,7 @@ class Rule:
     without_certificate: WithoutCertificate
     revocation: Strictness
     suite: Suite
+    certificate_policies: frozenset[str] = frozenset()
 
     @property
     def catch_all(self) -> bool:
@@ -270,6 +271,13 @@ def _judge(assessed: Assessed, rule: Rule, settings: PolicySettings) -> _Usable 
     fatal = next((f for f in assessed.findings if f.fatal), None)
     if fatal:
         return _Rejected(fatal.code, f"{label}: {fatal.detail}")
+    # CERT-17: a rule may ask for a policy, and an anchor may know better what its silence about revocation means.
+    if not assessed.path.policies.permits(rule.certificate_policies):
+        wanted = ", ".join(sorted(rule.certificate_policies))
+        return _Rejected("path.policy", f"{label}: it isn't valid under a policy that the rule requires: {wanted}")
+    own = assessed.path.anchor.settings.on_none_declared
+    if own is not None:
+        settings = replace(settings, on_none_declared=own)
     # PRE-3: every certificate of the path but the anchor has its own verdict.
     verdicts = assessed.verdicts
     if len(verdicts) != len(assessed.path.certificates):

@@ -28,7 +28,7 @@ def build_assessor(config: Config, clock: SystemClock, report: Callable[[str], N
     evidence = EvidenceStore(config.evidence_directory, readonly=True, report=report)
     return Assessor(
         directory=directories,
-        trust=FolderTrust(certificates.anchors, certificates.intermediates, clock, report),
+        trust=FolderTrust(certificates.anchors, certificates.intermediates, clock, report, config.anchor_settings),
         evidence=evidence if config.lookup.fetch else Unfetched(evidence, clock),
         lookup=LookupClient(config.lookup_socket),
         path_settings=config.path_settings,

@@ -106,7 +106,10 @@ def _directory(label: str, path: Path, private: bool) -> Check:
 
 
 def _anchors(config: Config) -> Iterator[Check]:
-    trust = FolderTrust(config.certificates.anchors, config.certificates.intermediates, SystemClock())
+    certificates = config.certificates
+    trust = FolderTrust(
+        certificates.anchors, certificates.intermediates, SystemClock(), settings=config.anchor_settings
+    )
     found = trust.anchors()
     if found:
         yield Check("anchors", Health.OK, f"trusted root certificates: {len(found)}")

@@ -26,7 +26,8 @@ def build_store(config: Config, warn: Warn, crls: Callable[[Path], CrlFiles] = C
 
 def build_trust(config: Config, warn: Warn) -> FolderTrust:
     """Anchors and intermediates as configured."""
-    return FolderTrust(config.certificates.anchors, config.certificates.intermediates, SystemClock(), warn)
+    certificates, settings = config.certificates, config.anchor_settings
+    return FolderTrust(certificates.anchors, certificates.intermediates, SystemClock(), warn, settings)
 
 
 def build_confinement() -> Confinement:
