@@ -18,7 +18,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from postseal.core.errors import BadData
 from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
-from postseal.sources.fetch import Fetcher, Sink
+from postseal.sources.exchange import Sink
+from postseal.sources.fetch import Fetcher
 from postseal.sources.guard import Guard
 from support.pki import DAY, authority
 from support.rawserver import Behaviour, RawServer, answer

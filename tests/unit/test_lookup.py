@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path as FilePath
 from urllib.parse import unquote
@@ -286,6 +287,24 @@ def test_month_of_prefetching(bench: Bench) -> None:
         bench.prefetch()
         assert bench.status(asked) == (Status.GOOD, "rev.crl")
     assert 5 <= bench.web.count() <= 12
+
+
+def test_directories_are_asked_last_and_again_before_expiry(bench: Bench) -> None:
+    """CRL-28, CACHE-2: only when they may be; a CRL from one is fetched ahead like any other."""
+    at = "ldap://dir.test/CN=x?certificateRevocationList"
+    bench.web.answers = {CRL: FetchFailed(CRL, "rev.http-status", "404"), at: crl(ROOT)}
+    asked = question(CRL, at)
+    bench.ask(asked)
+    assert (bench.web.count("http"), bench.web.count("ldap")) == (1, 0)
+    assert bench.status(asked) == (Status.UNKNOWN, "rev.http-status")
+    bench.revocation = replace(bench.revocation, ldap=True)
+    bench.lookups = bench.make()
+    bench.ask(asked)
+    assert bench.web.count("ldap") == 1
+    assert bench.status(asked) == (Status.GOOD, "rev.crl")
+    bench.clock.advance(6.9 * DAY)
+    assert bench.prefetch() == 1
+    assert bench.web.count("ldap") == 2
 
 
 def test_prefetch_survives_an_outage_within_the_window(bench: Bench) -> None:

@@ -6,6 +6,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from postseal.core.crl import parse_crl
 from postseal.core.evidence import MAX_CRL_URLS, MAX_OCSP_URLS, CrlEvidence, Question, delta_urls, question_for
+from postseal.core.revocation import RevocationSettings, crl_sources
 from support.evidence import crl, full_name, node, number, seq, uri
 from support.pki import NOW, authority
 
@@ -64,6 +65,20 @@ def test_alternatives_of_one_point_are_all_tried() -> None:
     found = ask(x509.CRLDistributionPoints([x509.DistributionPoint(names, None, None, None)]))
     assert found.crl_urls == ("http://a.test/1", "http://b.test/1")
     assert len(found.skipped) == 1
+
+
+def test_directories_stand_apart() -> None:
+    """CRL-28: who may follow them finds them; nobody else takes them for a source."""
+    names = [
+        URL("ldap:///CN=x?y"),
+        URL("http://a.test/1"),
+        URL("LDAP://d.test/CN=x?y"),
+        URL("ldap://d.test/" + "x" * 2048),
+    ]
+    found = ask(x509.CRLDistributionPoints([x509.DistributionPoint(names, None, None, None)]))
+    assert found.ldap_urls == ("ldap:///CN=x?y", "LDAP://d.test/CN=x?y")
+    assert crl_sources(found, RevocationSettings()) == ("http://a.test/1",)
+    assert crl_sources(found, RevocationSettings(ldap=True)) == ("http://a.test/1", *found.ldap_urls)
 
 
 def test_points_of_another_issuer_are_asked_and_relative_names_are_skipped() -> None:

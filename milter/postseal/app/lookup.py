@@ -30,7 +30,7 @@ from postseal.core.errors import BadData, PostsealError, Unavailable
 from postseal.core.evidence import CrlEvidence, NoAnswer, Question, question_for
 from postseal.core.names import same_name
 from postseal.core.path import PathFault, PathSettings, build_path
-from postseal.core.revocation import Order, RevocationSettings, still_needed
+from postseal.core.revocation import Order, RevocationSettings, crl_sources, still_needed
 from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
 
 # THR-6: one message must not become many requests.
@@ -226,7 +226,7 @@ class Lookups:
 
     def _errand(self, entry: Entry) -> Errand | None:
         """What to do to fetch stored evidence again; None for what was imported, or isn't trusted any more."""
-        if not entry.url.startswith(("http://", "https://")):
+        if not entry.url.lower().startswith(("http://", "https://", "ldap://")):
             return None
         try:
             if self._issuer_chain(entry.chain[0], entry.chain[1:], self._clock.now()) is None:
@@ -242,7 +242,7 @@ class Lookups:
         self, question: Question, chain: tuple[Certificate, ...], deadline: float, allowance: _Allowance
     ) -> None:
         try:
-            sources = _sources(question, self._revocation.order)
+            sources = _sources(question, self._revocation)
             for index, (kind, url) in enumerate(sources):
                 if not self._needed(question):
                     return
@@ -425,9 +425,10 @@ class Lookups:
         return Outcome(url, why, detail)
 
 
-def _sources(question: Question, order: Order) -> list[tuple[str, str]]:
+def _sources(question: Question, settings: RevocationSettings) -> list[tuple[str, str]]:
     """What to ask, in order (RPL-1). OCSP-20: at most three responders."""
-    crls = [("crl", url) for url in question.crl_urls]
+    order = settings.order
+    crls = [("crl", url) for url in crl_sources(question, settings)]
     answers = [("ocsp", url) for url in question.ocsp_urls[:3]]
     if order is Order.CRL_ONLY:
         return crls

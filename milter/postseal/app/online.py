@@ -18,7 +18,7 @@ from postseal.core.crl import parse_crl
 from postseal.core.errors import BadData
 from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, issuer_urls
 from postseal.core.path import PathFault
-from postseal.core.revocation import Nonce, RevocationSettings, still_needed
+from postseal.core.revocation import Nonce, RevocationSettings, crl_sources, still_needed
 from postseal.core.transfer import Fetched, Transfer
 
 MAX_ISSUERS = 4
@@ -36,6 +36,7 @@ class Online:
     request_seconds: float = 10.0
     crl_max_size: int = 64 * 1024 * 1024
     ocsp_max_size: int = 64 * 1024
+    ldap: bool = False
     _end: float = field(init=False)
     _crls: dict[str, Evidence] = field(init=False, default_factory=dict)
 
@@ -75,9 +76,10 @@ class Online:
 
     def find(self, question: Question, known: Sequence[Evidence]) -> tuple[Evidence, ...]:
         """CRLs first, then OCSP, until nothing more is needed (RPL-1). A failure is a NoAnswer, never an exception."""
-        settings = RevocationSettings()
+        settings = RevocationSettings(ldap=self.ldap)
         found: list[Evidence] = []
-        sources = [(self._crl, url) for url in question.crl_urls] + [(self._ocsp, url) for url in question.ocsp_urls]
+        lists, responders = crl_sources(question, settings), question.ocsp_urls
+        sources = [(self._crl, url) for url in lists] + [(self._ocsp, url) for url in responders]
         for fetch, url in sources:
             if not still_needed(question, [*known, *found], settings, self.at):
                 break

@@ -23,7 +23,7 @@ class Unfetched:
     def evidence(self, question: Question) -> tuple[Evidence, ...]:
         at = self._clock.now()
         stored = tuple(e for e in self._reader.evidence(question) if not isinstance(e, NoAnswer))
-        urls = (*question.crl_urls, *question.delta_urls, *question.ocsp_urls)
+        urls = (*question.crl_urls, *question.delta_urls, *question.ldap_urls, *question.ocsp_urls)
         return (*stored, *(NoAnswer(url, REASON, WORDS, at, at + _NOT_BEFORE) for url in urls))
 
     def generation(self) -> int:

@@ -20,6 +20,7 @@ from postseal.config.values import (
     boolean,
     certificate_name,
     choice,
+    directory_server,
     domain,
     duration,
     group_name,
@@ -142,6 +143,12 @@ class Lookup:
         Proxy settings of the environment are ignored.""")
     no_proxy: tuple[str, ...] = _option(list_of(host_or_domain()), [], """
         Hosts, or domains with a leading dot, that are fetched from directly although there is a proxy.""")
+    ldap_servers: tuple[InetSocket, ...] = _option(list_of(directory_server()), [], """
+        Directories that may be asked for CRLs where a certificate names them by ldap: URLs, each as "HOST" or "HOST:PORT".
+        Empty is off. The search is anonymous and without TLS; the proxy isn't used, allow_networks counts. Needs python-ldap,
+        which the extra "ldap" installs.""")
+    ldap_default: InetSocket | None = _option(optional(directory_server(), "none"), "", """
+        Directory for ldap: URLs without a host, as CAs in Windows domains write them: one of its domain controllers.""")
     user_agent: str = _option(header_text(), f"postseal/{__version__}", """
         What web servers are told. Some refuse unknown clients; a contact address helps.""")
     fetch: bool = _option(boolean(), True, """
@@ -367,6 +374,7 @@ class Config:
             max_age_without_next_update=timedelta(seconds=self.revocation.max_age_without_next_update),
             weak_keys=self.revocation.weak_keys,
             use_deltas=self.revocation.use_deltas,
+            ldap=bool(self.lookup.ldap_servers),
             short_lived=timedelta(seconds=self.revocation.short_lived),
         )
 

@@ -241,6 +241,17 @@ def host_or_domain() -> Kind:
     return Kind("host", 'a host such as "pki.corp.example", or ".corp.example" for all below it', parse)
 
 
+def directory_server() -> Kind:
+    def parse(value: Any) -> InetSocket:
+        text = str(_typed(value, str))
+        # A bare IPv6 address has colons but no port.
+        if ":" in text and not (text.count(":") > 1 and not text.startswith("[")) and not text.endswith("]"):
+            return host_port().parse(text)  # type: ignore[no-any-return]
+        return InetSocket(_host(text), 389)
+
+    return Kind("directory", '"HOST" or "HOST:PORT"', parse)
+
+
 def octal_mode() -> Kind:
     def parse(value: Any) -> int:
         if not re.fullmatch(r"0?[0-7]{3}", _typed(value, str)):

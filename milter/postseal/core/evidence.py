@@ -19,6 +19,7 @@ from postseal.core.profile import extension, profile
 MAX_CRL_URLS = 8
 MAX_OCSP_URLS = 3
 MAX_DELTA_URLS = 4
+MAX_LDAP_URLS = 3
 MAX_CRL_ISSUERS = 8
 _MAX_URL = 2048
 
@@ -32,7 +33,7 @@ class Question:
     in words which pointers of the certificate can't be used (ldap:, malformed, another CRL issuer, more than are tried):
     without any URL but with something skipped the answer is "unsupported", not "none declared". ``crl_issuers`` are the DER
     Names in cRLIssuer of its distribution points: others than the issuer who may sign its CRLs (CRL-2). ``delta_urls`` are
-    those of its freshestCRL (CRL-18).
+    those of its freshestCRL (CRL-18). ``ldap_urls`` are CRLDP names for directories; who may follow them does (CRL-28).
     """
 
     certificate: Certificate
@@ -43,6 +44,7 @@ class Question:
     skipped: tuple[str, ...] = ()
     crl_issuers: tuple[bytes, ...] = ()
     delta_urls: tuple[str, ...] = ()
+    ldap_urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,14 @@ def question_for(certificate: Certificate, issuer: Certificate, chain: Sequence[
         tuple(skipped),
         _crl_issuers(certificate),
         _first(delta_urls, MAX_DELTA_URLS, "delta CRL", []),
+        _first([url for point in points for url in _ldap_urls(point)], MAX_LDAP_URLS, "LDAP", []),
     )
+
+
+def _ldap_urls(point: x509.DistributionPoint) -> list[str]:
+    """CRL-28: what they say is vetted where they are followed; here they only have to be text that can be handed on."""
+    names = [n.value for n in point.full_name or () if isinstance(n, x509.UniformResourceIdentifier)]
+    return [n for n in names if n[:7].lower() == "ldap://" and len(n) <= _MAX_URL and n.isascii() and n.isprintable()]
 
 
 def _crl_issuers(certificate: Certificate) -> tuple[bytes, ...]:

@@ -175,6 +175,7 @@ _REV: tuple[Reason, ...] = (
     Reason("rev.malformed", "what came back is neither a CRL nor an OCSP answer", "RFC 5280 §5.1, RFC 6960 §4.2"),
     Reason("rev.too-large", "the answer is larger than allowed"),
     Reason("rev.http-status", "the server answered with an HTTP error"),
+    Reason("rev.directory-error", "the directory answered with an error, or without a CRL", "RFC 4511 §4.1.9"),
     Reason("rev.timeout", "the server didn't answer in time"),
     Reason("rev.unreachable", "the server can't be reached"),
     Reason("rev.blocked-by-guard", "the URL or its address isn't one that may be asked"),

@@ -132,7 +132,7 @@ def still_needed(
         if verdict.status is Status.REVOKED and lasting:
             return False
         tried = {item.url for item in evidence if _in_back_off(item, at)}
-        urls = _urls(question, settings.order)
+        urls = _urls(question, settings)
         if settings.use_deltas is UseDeltas.REQUIRE:
             urls += delta_urls(question, evidence)
         return any(url not in tried for url in urls)
@@ -179,7 +179,7 @@ class _Judgement:
             certificate_facts(question.certificate.der),
             certificate_facts(question.issuer.der),
             question.issuer.name,
-            question.crl_urls,
+            question.crl_urls + question.ldap_urls,
             question.ocsp_urls,
             question.delta_urls,
         )
@@ -304,7 +304,7 @@ class _Judgement:
         if order == Order.BOTH:
             if not self._kind_exists(self.ocsps, self.question.ocsp_urls):
                 return crl
-            if not self._kind_exists(self.crls, self.question.crl_urls):
+            if not self._kind_exists(self.crls, crl_sources(self.question, self.settings)):
                 return ocsp
             return _sooner(crl, ocsp) if crl and ocsp else None
         # RPL-2: where there is no CRL because it is too large, OCSP decides.
@@ -354,12 +354,12 @@ class _Judgement:
             wanted += self.crls
         if order != Order.CRL_ONLY:
             wanted += self.ocsps
-        urls = _urls(self.question, order)
+        urls = _urls(self.question, self.settings)
         wanted += [f for f in self.absent if f.verdict.source in urls or f.verdict.source not in self._all_urls()]
         return [f for f in wanted if f.verdict.status is Status.UNKNOWN]
 
     def _all_urls(self) -> tuple[str, ...]:
-        return self.question.crl_urls + self.question.ocsp_urls
+        return crl_sources(self.question, self.settings) + self.question.ocsp_urls
 
     def _unknown(self, findings: Sequence[Finding]) -> Verdict:
         """The most useful UNKNOWN, with the other causes added to its words."""
@@ -375,7 +375,7 @@ class _Judgement:
         )  # fmt: skip
 
     def _nothing_at_hand(self) -> Verdict:
-        urls = _urls(self.question, self.settings.order)
+        urls = _urls(self.question, self.settings)
         if urls:
             return Verdict(Status.UNKNOWN, "rev.no-evidence", f"nothing fetched yet from {urls[0]}", urls[0])
         # CRL-12, CRL-28: pointers that can't be followed aren't the same as none.
@@ -431,12 +431,18 @@ def _is_hold(verdict: Verdict) -> bool:
     return verdict.revocation_reason == "certificateHold"
 
 
-def _urls(question: Question, order: Order) -> tuple[str, ...]:
-    if order == Order.CRL_ONLY:
-        return question.crl_urls
+def crl_sources(question: Question, settings: RevocationSettings) -> tuple[str, ...]:
+    """Where CRLs for the question are; directories last, and only when they may be asked (CRL-28)."""
+    return question.crl_urls + (question.ldap_urls if settings.ldap else ())
+
+
+def _urls(question: Question, settings: RevocationSettings) -> tuple[str, ...]:
+    order = settings.order
     if order == Order.OCSP_ONLY:
         return question.ocsp_urls
-    first, second = question.crl_urls, question.ocsp_urls
+    first, second = crl_sources(question, settings), question.ocsp_urls
+    if order == Order.CRL_ONLY:
+        return first
     return second + first if order == Order.OCSP_FIRST else first + second
 
 

@@ -134,3 +134,5 @@ class RevocationSettings:
     responders: tuple[Responder, ...] = ()
     public: bool = False
     """The anchor is a public CA: its OCSP responders must be exempt from revocation or provably not revoked (OCSP-10)."""
+    ldap: bool = False
+    """Distribution points in directories are sources too (CRL-28)."""

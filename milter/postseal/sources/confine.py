@@ -14,13 +14,14 @@ import queue
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from postseal.core.errors import Unavailable
 from postseal.core.transfer import Fetched, FetchFailed, Transfer
 from postseal.sources.confined import MAX_MESSAGE
+from postseal.sources.exchange import Http, Sink
 
 # -P: nothing is imported from the directory where somebody happened to start us.
 HELPER = (sys.executable, "-P", "-m", "postseal.sources.confined")
@@ -62,24 +63,6 @@ class Done:
     bad: str
     cpu: float
     rss: int
-
-
-Sink = Callable[[bytes], object]
-
-
-class Http(Protocol):
-    """``sources.fetch.Fetcher``."""
-
-    def get(
-        self, url: str, *, max_size: int, deadline: float, headers: Mapping[str, str] | None = None
-    ) -> Transfer: ...
-
-    def get_to(
-        self, url: str, sink: Sink, *, max_size: int, deadline: float, until: float = 0.0,
-        headers: Mapping[str, str] | None = None,
-    ) -> Transfer: ...  # fmt: skip
-
-    def post(self, url: str, body: bytes, *, content_type: str, max_size: int, deadline: float) -> Transfer: ...
 
 
 class _Helper:

@@ -82,7 +82,7 @@ class EvidenceStore(UrlMemory):
         OCSP answers; failures of the question's URLs; and that it was revoked before (CRL-27)."""
         key = (
             question.certificate.fingerprint, question.issuer.key_id, question.crl_urls, question.ocsp_urls,
-            question.crl_issuers, question.delta_urls,
+            question.crl_issuers, question.delta_urls, question.ldap_urls,
         )  # fmt: skip
         for last in (False, False, True):
             generation = self.generation()

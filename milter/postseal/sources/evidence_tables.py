@@ -318,7 +318,7 @@ def matches(table: Table, keys: Mapping[str, Any]) -> ColumnElement[bool]:
 
 def rows_for(connection: Connection, question: Question) -> tuple[list[Row[Any]], list[Row[Any]], list[Row[Any]]]:
     """What may answer a question: rows of crl (the issuer's own, then complete ones, then new ones first), ocsp, failure."""
-    lists = (*question.crl_urls, *question.delta_urls)
+    lists = (*question.crl_urls, *question.delta_urls, *question.ldap_urls)
     own = [failure_key(address, question.certificate.fingerprint) for address in question.ocsp_urls]
     own += [failure_key(address, question.issuer.fingerprint) for address in lists]
     urls = (*lists, *question.ocsp_urls, *own)

@@ -28,14 +28,14 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from postseal.core.errors import BadData
 from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
 from postseal.sources.clock import SystemClock
-from postseal.sources.guard import Guard, Target
+from postseal.sources.exchange import Sink
+from postseal.sources.guard import Guard, Target, open_connection
 
 _CHUNK = 64 * 1024
 _MAX_RETRY_AFTER = 24 * 3600.0
 # THR-5: octets a second that a long download must bring to be given more time.
 MIN_RATE = 64 * 1024
 _HEADER = re.compile(r"[ -~]{0,1024}\Z")
-Sink = Callable[[bytes], object]
 
 
 class _Exchange(threading.local):
@@ -95,25 +95,14 @@ class _DeadlineTLSSocket(_Deadline, ssl.SSLSocket):
 
 
 def _connect() -> socket.socket:
-    """A connection to one of the target's vetted addresses, each tried with a fair share of the time left."""
     target = _exchange.target
     assert target is not None, "connections are made inside an exchange only"
-    failure: OSError = OSError("no address")
-    for index, address in enumerate(target.addresses):
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        channel = _DeadlineSocket(family, socket.SOCK_STREAM)
-        try:
-            channel.settimeout(_exchange.left() / (len(target.addresses) - index))
-            channel.connect((address, target.connect_port))
-        except OSError as exc:
-            channel.close()
-            failure = exc
-            continue
-        channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return channel
-    if target.proxy is not None:
-        raise _ProxyUnreachable(failure.errno, failure.strerror or str(failure)) from failure
-    raise failure
+    try:
+        return open_connection(target, _exchange.left, _DeadlineSocket)
+    except OSError as exc:
+        if target.proxy is not None:
+            raise _ProxyUnreachable(exc.errno, exc.strerror or str(exc)) from exc
+        raise
 
 
 class _VettedHTTP(HTTPConnection):

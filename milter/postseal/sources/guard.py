@@ -269,6 +269,26 @@ def _forbidden_kind(address: Address) -> str:
     return ""
 
 
+def open_connection(
+    target: Target, left: Callable[[], float], make: Callable[[int, int], socket.socket] = socket.socket
+) -> socket.socket:
+    """A TCP connection to one of the vetted addresses, each tried with a fair share of the time left. Raises OSError."""
+    failure: OSError = OSError("no address")
+    for index, address in enumerate(target.addresses):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        channel = make(family, socket.SOCK_STREAM)
+        try:
+            channel.settimeout(left() / (len(target.addresses) - index))
+            channel.connect((address, target.connect_port))
+        except OSError as exc:
+            channel.close()
+            failure = exc
+            continue
+        channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return channel
+    raise failure
+
+
 def _in_thread(work: Callable[[], tuple[str, ...]], timeout: float) -> tuple[str, ...]:
     """Run ``work`` on a thread that is abandoned after ``timeout`` seconds. Raises TimeoutError, or what work raises."""
     future: Future[tuple[str, ...]] = Future()
