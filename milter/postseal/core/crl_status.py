@@ -72,16 +72,12 @@ class Spoken:
     signer: Signer
     covers: int
     entry: Entry | None
+    scope: Hashable
+    """CRL-25: what can take the place of this CRL is from the same issuer and key, and has the same bytes as its scope."""
 
     @property
     def crl(self) -> Crl:
         return self.evidence.crl
-
-    @property
-    def scope(self) -> Hashable:
-        """CRL-25: what can take the place of this CRL is from the same issuer and key, and has the same bytes as its scope."""
-        assert self.signer.facts is not None
-        return name_key(self.crl.issuer), self.signer.facts.spki, self.crl.idp or b""
 
 
 def hear(
@@ -169,7 +165,10 @@ def _authentic(
     if entry is None and not _may_clear(target, evidence, signer):
         words = "it is signed with another key of the CA, and isn't where the certificate points to"
         return _unknown(evidence, "rev.wrong-scope", words)
-    return Spoken(evidence, signer, covers, entry)
+    assert signer.facts is not None
+    return Spoken(
+        evidence, signer, covers, entry, (name_key(crl.issuer), signer.facts.spki, crl.idp or b"")
+    )  # fmt: skip
 
 
 def _may_clear(target: Target, evidence: CrlEvidence, signer: Signer) -> bool:

@@ -255,6 +255,8 @@ class _Judgement:
 
     def _outdated(self, base: Spoken, bases: Sequence[Spoken]) -> bool:
         """CRL-25: is a newer CRL of the same scope known? One from the future doesn't count, all honest ones come before it."""
+        if len(bases) == 1:
+            return base.evidence.outdated
         limit = later(self.at, self.settings.skew)
         newer = (b for b in bases if b.scope == base.scope and b.crl.this_update <= limit)
         return base.evidence.outdated or any(_age(b) > _age(base) for b in newer)
