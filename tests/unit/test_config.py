@@ -71,6 +71,7 @@ concurrency = 2
 directory = "/c"
 anchors = "/a"
 intermediates = "/i"
+bundle_signers = "/b"
 [[anchor]]
 certificate = "Root CA.pem"
 domains = ["Bücher.example", ".bank.example"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -15,7 +16,7 @@ from postseal.core.certs import Certificate
 from postseal.core.crl import Crl, parse_crl, signature_valid
 from postseal.core.errors import BadData
 from postseal.core.evidence import CrlEvidence, Evidence, OcspEvidence, Question, question_for
-from postseal.core.names import same_name
+from postseal.core.names import NameKey, name_key
 from postseal.core.path import Path, PathSettings, build_path
 from postseal.core.revocation import Order, RevocationSettings, Status, judge
 
@@ -39,6 +40,14 @@ class Store(Protocol):
     ) -> None: ...  # fmt: skip
 
 
+class Refused(BadData):
+    """Evidence that isn't taken; ``code`` is a ``rev.*`` reason, rev.rollback when ours is newer."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 class Importer:
     """``known`` are CA certificates besides those of the trust store; each counts only with a valid path to an anchor."""
 
@@ -54,42 +63,46 @@ class Importer:
         self._path_settings = path_settings
         self._revocation = revocation
         self._crl_max_size = crl_max_size
+        self._chains: dict[NameKey, list[tuple[Certificate, ...]]] | None = None
 
     def take(self, name: str, blob: bytes) -> str:
         """Store what ``blob`` holds as ``file:name``; "crl" or "ocsp". Raises BadData with the cause when it is refused."""
         if ocsp.response_status(blob) != "malformed":
-            self._take_ocsp(f"file:{name}", blob)
+            if not self._subjects:
+                raise BadData(f"{name}: an OCSP answer is taken with its certificate only; name it with --certificate")
+            self.take_ocsp(name, blob, self._subjects, f"file:{name}")
             return "ocsp"
         try:
             crl = parse_crl(blob, self._crl_max_size)
         except BadData as exc:
             raise BadData(f"{name}: neither a CRL ({exc}) nor an OCSP answer") from exc
-        self._take_crl(name, crl)
+        self.take_crl(name, crl, f"file:{name}")
         return "crl"
 
-    def _take_crl(self, name: str, crl: Crl) -> None:
+    def take_crl(self, name: str, crl: Crl, url: str) -> bool:
+        """Store ``crl`` as if it had been fetched from ``url``; False if it was here already. Raises BadData if refused."""
         at = self._clock.now()
-        chains = [c for c in self._authorities(at) if same_name(c[0].subject, crl.issuer)]
+        chains = self._authorities(at).get(name_key(crl.issuer), [])
         if not chains:
             raise BadData(f"{name}: no CA certificate of its issuer is known that leads to an anchor")
         chain = next((c for c in chains if signature_valid(crl, c[0].spki)), None)
         if chain is None:
-            raise BadData(f"{name}: its signature is not that of {chains[0][0].name}")
+            raise Refused("rev.bad-signature", f"{name}: its signature is not that of {chains[0][0].name}")
+        old = self._store.crl_of(chain, crl)
         worse = freshness.rolls_back(self._store.mark_of(chain, crl), crl)
         if worse is None:
-            old = self._store.crl_of(chain, crl)
             worse = freshness.why_worse(old.crl if old is not None else None, crl, at, self._revocation.skew)
         if worse is not None:
-            raise BadData(f"{name}: {worse[1]}")
-        self._store.store_crl(crl, chain, f"file:{name}", at, None)
+            raise Refused(worse[0], f"{name}: {worse[1]}")
+        self._store.store_crl(crl, chain, url, at, self._refresh_at(url, crl.this_update, crl.next_update, at))
+        return old is None or old.crl.sha256 != crl.sha256
 
-    def _take_ocsp(self, url: str, blob: bytes) -> None:
+    def take_ocsp(self, name: str, blob: bytes, subjects: Sequence[Certificate], url: str) -> bool:
+        """Store an OCSP answer about one of ``subjects`` as if it had been fetched from ``url``; otherwise as ``take_crl``."""
         at = self._clock.now()
-        if not self._subjects:
-            raise BadData(f"{url[5:]}: an OCSP answer is taken with its certificate only; name it with --certificate")
         only = replace(self._revocation, order=Order.OCSP_ONLY)
-        cause = "no certificate given has a valid path to an anchor"
-        for subject in self._subjects:
+        code, cause = "rev.no-evidence", "its certificate has no valid path to an anchor"
+        for subject in subjects:
             path = build_path(subject, self._anchors, self._others, self._path_settings, at)
             if not isinstance(path, Path):
                 continue
@@ -99,19 +112,32 @@ class Importer:
                 kept = [e for e in self._store.evidence(question) if isinstance(e, OcspEvidence)]
                 worse = freshness.why_worse_answer(judge(question, kept, only, at), verdict)
                 if worse is not None:
-                    raise BadData(f"{url[5:]}: {worse[1]}")
+                    raise Refused(worse[0], f"{name}: {worse[1]}")
                 chain = path.certificates[1:] or (path.anchor.certificate,)
-                self._store.store_ocsp(question, chain, blob, url, at, verdict.next_update or at, verdict.this_update,
-                                       verdict.next_update)  # fmt: skip
-                return
-            cause = verdict.detail or verdict.reason
-        raise BadData(f"{url[5:]}: {cause}")
+                planned = self._refresh_at(url, verdict.this_update or at, verdict.next_update, at)
+                self._store.store_ocsp(question, chain, blob, url, at, planned or verdict.next_update or at,
+                                       verdict.this_update, verdict.next_update)  # fmt: skip
+                return all(e.der != blob for e in kept)
+            code, cause = verdict.reason, verdict.detail or verdict.reason
+        raise Refused(code, f"{name}: {cause}")
 
-    def _authorities(self, at: datetime) -> list[tuple[Certificate, ...]]:
-        """The path of every CA that is trusted now, the CA first."""
-        found: list[tuple[Certificate, ...]] = [(a.certificate,) for a in self._anchors]
-        for certificate in self._others:
-            path = build_path(certificate, self._anchors, self._others, self._path_settings, at)
-            if isinstance(path, Path):
-                found.append(path.certificates)
-        return found
+    def _refresh_at(
+        self, url: str, this_update: datetime, next_update: datetime | None, at: datetime
+    ) -> datetime | None:
+        """CACHE-2: what has a URL is fetched again in time, by a node that fetches."""
+        if not url.startswith(("http://", "https://")):
+            return None
+        return freshness.refresh_at(this_update, next_update, None, at, random.random)
+
+    def _authorities(self, at: datetime) -> dict[NameKey, list[tuple[Certificate, ...]]]:
+        """The path of every CA that is trusted now, the CA first, by its name. Looked for once."""
+        if self._chains is None:
+            found: list[tuple[Certificate, ...]] = [(a.certificate,) for a in self._anchors]
+            for certificate in self._others:
+                path = build_path(certificate, self._anchors, self._others, self._path_settings, at)
+                if isinstance(path, Path):
+                    found.append(path.certificates)
+            self._chains = {}
+            for chain in found:
+                self._chains.setdefault(name_key(chain[0].subject), []).append(chain)
+        return self._chains

@@ -168,6 +168,9 @@ class Certificates:
         Certificates of the root CAs that you trust for mail. Nothing else is trusted, and the system's list isn't used.""")
     intermediates: Path = _option(absolute_path(), "/etc/postseal/intermediates", """
         Certificates of intermediate CAs that complete paths. They are not trusted by themselves.""")
+    bundle_signers: Path = _option(absolute_path(), "/etc/postseal/bundle-signers", """
+        Certificates of the nodes whose bundles of evidence "postseal evidence import" takes, as "postseal evidence
+        export-key" makes them. They are trusted for nothing else; it needn't exist.""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import overload
+
 FIELD_MAX = 1024
 _CUT = "..."
 
@@ -48,6 +51,15 @@ def one_line(text: str, limit: int) -> str:
     pieces = (char if char in '"\\' else _escaped(char, "") for char in text[: limit + 1])
     whole = "".join(pieces)
     return whole if len(whole) <= limit else whole[: limit - len(_CUT)] + _CUT
+
+
+@overload
+def moment(at: datetime) -> str: ...
+@overload
+def moment(at: None) -> None: ...
+def moment(at: datetime | None) -> str | None:
+    """A time as RFC 3339 in UTC, to the second."""
+    return None if at is None else at.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
 
 def address(text: str) -> str:

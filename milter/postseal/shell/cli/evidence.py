@@ -6,12 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from postseal.core.errors import BadData, PostsealError, Usage
-from postseal.core.text import one_line
+from postseal.core.text import moment, one_line
+from postseal.shell.cli import bundle
 from postseal.shell.cli.main import Parser, add_command
 
 
@@ -26,11 +26,20 @@ def register(commands: Any) -> None:
     refresh = add_command(verbs, "refresh", run_refresh, "have the lookup service fetch evidence again, now")
     refresh.add_argument("names", metavar="NAME", nargs="*", help="names or URLs (default: all)")
     refresh.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait (default 30)")
-    take = add_command(verbs, "import", run_import, "take CRLs and OCSP answers from files, verified as if fetched")
-    take.add_argument("files", metavar="FILE", nargs="+", help="a CRL (DER or PEM) or an OCSP response (DER)")
+    take = add_command(
+        verbs, "import", run_import, "take CRLs, OCSP answers and bundles of them from files, verified as if fetched"
+    )
+    take.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help='a CRL (DER or PEM), an OCSP response (DER), or a bundle ("-": standard input)',
+    )
     take.add_argument(
         "--certificate", metavar="FILE", action="append", default=[], help="certificates that OCSP answers are about"
     )
+    bundle.add_import_options(take)
+    bundle.register(verbs)
     forget = add_command(verbs, "forget", run_forget, "drop evidence, and the memory of failures")
     forget.add_argument("names", metavar="NAME", nargs="*", help="names or URLs")
     forget.add_argument("--all", action="store_true", help="everything")
@@ -87,7 +96,7 @@ def run_refresh(args: argparse.Namespace) -> int:
 
 
 def run_import(args: argparse.Namespace) -> int:
-    """Each file on its own; exit code 1 if any was refused."""
+    """Each file on its own; exit code 1 if any was refused, 75 if one isn't whole yet."""
     from postseal.config import load_config
     from postseal.core.certs import load_certificates
     from postseal.wiring.evidence import build_importer
@@ -95,18 +104,31 @@ def run_import(args: argparse.Namespace) -> int:
     def warn(text: str) -> None:
         print(f"postseal: warning: {_shown(text)}", file=sys.stderr)
 
+    config = load_config(args.config)
     subjects = [c for name in args.certificate for c in load_certificates(_read(name))]
-    importer = build_importer(load_config(args.config), subjects, warn)
-    results = []
+    importer: Any = None
+    results: list[dict[str, Any]] = []
+    lines: list[str] = []
+    code = 0
     for name in args.files:
         try:
+            arrived = bundle.take_bundle(args, config, name, warn)
+            if arrived is not None:
+                results.append(arrived.values)
+                lines += arrived.lines
+                code = max(code, arrived.exit_code)
+                continue
+            importer = importer or build_importer(config, subjects, warn)
             kind = importer.take(Path(name).name, _read(name))
             results.append({"file": name, "stored": True, "kind": kind, "refused": ""})
+            lines += [] if args.quiet else [f"{_shown(name)}: stored"]
         except PostsealError as exc:
             results.append({"file": name, "stored": False, "kind": "", "refused": str(exc)})
-    lines = [f"{_shown(str(r['file']))}: {_shown(str(r['refused'])) or 'stored'}" for r in results]
-    _say(args, {"files": results}, "\n".join(lines))
-    return 0 if all(r["stored"] for r in results) else 1
+            lines.append(f"{_shown(name)}: {_shown(str(exc))}")
+            code = max(code, bundle.refusal_code(exc))
+    if lines or args.json:
+        _say(args, {"files": results}, "\n".join(lines))
+    return code
 
 
 def run_forget(args: argparse.Namespace) -> int:
@@ -158,20 +180,16 @@ def _values(entry: Any) -> dict[str, Any]:
         "name": entry.name, "kind": entry.kind, "issuer": entry.issuer.name, "issuer_key": entry.issuer.key_id,
         "certificate": entry.certificate.fingerprint if entry.certificate is not None else None, "url": entry.url,
         "urls": list(entry.urls), "size": entry.size, "number": entry.number, "entries": entry.entries,
-        "this_update": _time(entry.this_update), "next_update": _time(entry.next_update),
-        "fetched_at": _time(entry.fetched_at), "refresh_at": _time(entry.refresh_at),
+        "this_update": moment(entry.this_update), "next_update": moment(entry.next_update),
+        "fetched_at": moment(entry.fetched_at), "refresh_at": moment(entry.refresh_at),
     }  # fmt: skip
 
 
 def _failure(failure: Any) -> dict[str, Any]:
     return {
-        "url": failure.url, "reason": failure.why, "detail": failure.detail, "at": _time(failure.at),
-        "retry_at": _time(failure.retry_at),
+        "url": failure.url, "reason": failure.why, "detail": failure.detail, "at": moment(failure.at),
+        "retry_at": moment(failure.retry_at),
     }  # fmt: skip
-
-
-def _time(at: datetime | None) -> str | None:
-    return None if at is None else at.replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
 
 def _say(args: argparse.Namespace, values: Mapping[str, Any], text: str) -> None:
