@@ -283,6 +283,28 @@ def test_an_anchor_may_be_given_up_from_a_date_on() -> None:
     assert anchored(ALICE, SUB, distrust_after=issued - timedelta(seconds=1)) == "path.distrusted"
 
 
+def test_who_signs_crls_isnt_asked_what_mail_is_asked() -> None:
+    """An anchor's settings are about mail; the signer of a CRL has neither addresses nor policies."""
+    settings = AnchorSettings(
+        domains=("a.test",), required_policies=frozenset({"1.2.3"}), distrust_after=NOW - 999 * DAY
+    )
+    anchor = Anchor(ROOT.certificate, "", settings)
+    mail, other = PathSettings(), PathSettings(email_protection=False)
+    assert isinstance(build_path(ALICE.certificate, (anchor,), (SUB.certificate,), mail, NOW), PathFault)
+    assert isinstance(build_path(ALICE.certificate, (anchor,), (SUB.certificate,), other, NOW), Path)
+
+
+def test_domains_of_an_anchor_arent_for_contact_addresses_of_its_cas() -> None:
+    """Old CA certificates name their help desk in the subject."""
+    private = key("rsa2048", ("ca", "Help"))
+    period = {"not_before": NOW - DAY, "not_after": NOW + DAY}
+    contact = ROOT._sign(name("Help", email="help@ca.test"), private.public_key(), [CA, SIGNS], **period)
+    ca = Authority(contact, private, name("Help", email="help@ca.test"))
+    assert anchored(ca, domains=("a.test",)) == "valid"
+    assert anchored(ca.issue("x@a.test"), ca, domains=("a.test",)) == "valid"
+    assert anchored(ca.issue("x@ca.test"), ca, domains=("a.test",)) == "path.name-constraints"
+
+
 def test_further_paths_come_in_order_and_a_fault_comes_alone() -> None:
     """The caller goes on as long as it likes."""
     again = Leaf(

@@ -81,7 +81,7 @@ def verify(certificate: Certificate, request: Request, at: datetime) -> Report:
         request.anchors,
         request.intermediates,
         lambda question: _evidence(question, request),
-        JudgementSettings(settings, _revocation(request), request.revocation),
+        JudgementSettings(settings, revocation_settings(request), request.revocation),
         at,
     )
     path = judged.path
@@ -105,7 +105,8 @@ def _findings(certificate: Certificate, request: Request, at: datetime) -> tuple
 _NO_LIMIT = timedelta(days=36500)
 
 
-def _revocation(request: Request) -> RevocationSettings:
+def revocation_settings(request: Request) -> RevocationSettings:
+    """How evidence is judged for a request."""
     return RevocationSettings(weak_keys=request.weak_keys, max_crl_age=_NO_LIMIT, max_ca_crl_age=_NO_LIMIT)
 
 

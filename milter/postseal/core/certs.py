@@ -174,6 +174,45 @@ def load_certificates(blob: bytes, *, limit: int = 10_000) -> tuple[Certificate,
     return tuple(found)
 
 
+def readable_certificates(blob: bytes, *, limit: int = 100) -> tuple[Certificate, ...]:
+    """``load_certificates`` for what a stranger's server sends: certificates in it that can't be read are left out.
+
+    Raises BadData when there is no other.
+    """
+    try:
+        return load_certificates(blob, limit=limit)
+    except BadData:
+        found = [c for der in _parts_of(blob)[:limit] for c in _readable(der)]
+        if not found:
+            raise
+        return tuple(found)
+
+
+def _parts_of(blob: bytes) -> list[bytes]:
+    """The certificates of a PEM file or of a PKCS#7 bundle in DER, whether they can be read or not."""
+    if blob[:1] != b"\x30":
+        blocks = list(pem_blocks(blob, _CERTIFICATE_LABELS + _PKCS7_LABELS))
+        return [part for label, der in blocks for part in (_parts_of(der) if label in _PKCS7_LABELS else [der])]
+    try:
+        # RFC 5652 §3, §5.1: ContentInfo, SignedData with version, digest algorithms, content, and then the certificates.
+        info = Cursor(blob).enter(SEQUENCE)
+        info.oid()
+        signed = info.enter(context(0)).enter(SEQUENCE)
+        for _ in range(3):
+            signed.take()
+        bundle = signed.enter(context(0))
+        return [bytes(blob[e.start : e.end]) for e in bundle.children(SEQUENCE)]
+    except BadDer:
+        return []
+
+
+def _readable(der: bytes) -> tuple[Certificate, ...]:
+    try:
+        return (load_certificate(der),)
+    except BadData:
+        return ()
+
+
 # RFC 7468 §5 and §8, with the older names that its §5.3 and §8.3 mention.
 _CERTIFICATE_LABELS = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 _PKCS7_LABELS = ("PKCS7", "CMS", "PKCS #7 SIGNED DATA")

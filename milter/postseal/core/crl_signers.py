@@ -18,6 +18,7 @@ from postseal.core.der import BadDer
 from postseal.core.evidence import CrlEvidence, Evidence, Question, question_for
 from postseal.core.names import same_name
 from postseal.core.path import Path, PathSettings, build_path
+from postseal.core.policies import ANY_INPUTS
 from postseal.core.revocation import RevocationSettings, Status, Verdict, judge, still_needed
 
 EvidenceFor = Callable[[Question], Sequence[Evidence]]
@@ -102,7 +103,8 @@ class Signers:
         if (candidate.spki, candidate.subject) == (anchor.certificate.spki, anchor.certificate.subject):
             return Signer(facts, candidate.name)
         others = (*self.path.certificates, *evidence.signer[1:], *self.pool)
-        settings = replace(self.path_settings, email_protection=False)
+        # Purposes and policies are asked of the certificate in question, not of who signs CRLs.
+        settings = replace(self.path_settings, email_protection=False, policies=ANY_INPUTS)
         own = build_path(candidate, (anchor,), others, settings, self.at)
         if not isinstance(own, Path):
             return None

@@ -167,8 +167,20 @@ def delta_urls(question: Question, evidence: Sequence[Evidence]) -> tuple[str, .
 
 def issuer_urls(certificate: Certificate) -> tuple[str, ...]:
     """http and https URLs where the issuer's certificate may be (AIA caIssuers, RFC 5280 §4.2.2.1), at most three."""
-    access = extension(profile(certificate).extensions, x509.AuthorityInformationAccess) or ()
-    named = [e.access_location for e in access if e.access_method == AuthorityInformationAccessOID.CA_ISSUERS]
+    return _issuer_urls(extension(profile(certificate).extensions, x509.AuthorityInformationAccess))
+
+
+def crl_issuer_urls(der: bytes) -> tuple[str, ...]:
+    """The same for a CRL (RFC 5280 §5.2.7): where the certificate of its signer may be."""
+    try:
+        return _issuer_urls(extension(x509.load_der_x509_crl(der).extensions, x509.AuthorityInformationAccess))
+    except Exception:
+        # The library's parser has no common error; what it can't read names nobody.
+        return ()
+
+
+def _issuer_urls(access: x509.AuthorityInformationAccess | None) -> tuple[str, ...]:
+    named = [e.access_location for e in access or () if e.access_method == AuthorityInformationAccessOID.CA_ISSUERS]
     skipped: list[str] = []
     return tuple(url for url in (_usable(name, "issuer", skipped) for name in named) if url)[:3]
 

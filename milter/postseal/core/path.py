@@ -202,7 +202,9 @@ class _Search:
         if fault is not None:
             self._found.note(fault.code, fault.detail, fault.certificate or chain[-1], chain)
             return None
-        inputs = _inputs(self._settings.policies, anchor.settings.required_policies)
+        inputs = self._settings.policies
+        if self._settings.email_protection and anchor.settings.required_policies:
+            inputs = _inputs(inputs, anchor.settings.required_policies)
         found = _policies(tuple(chain), inputs)
         if isinstance(found, PolicyFault):
             blamed = chain[-1 - found.index]
@@ -262,8 +264,6 @@ def _verified(certificate: Certificate, spki: bytes) -> bool:
 
 def _inputs(asked: PolicyInputs, required: frozenset[str]) -> PolicyInputs:
     """The caller's inputs, narrowed by what the anchor's settings require (CERT-17)."""
-    if not required:
-        return asked
     initial = required if ANY_POLICY in asked.initial else required & asked.initial
     return replace(asked, initial=initial, explicit=True)
 

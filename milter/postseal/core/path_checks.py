@@ -128,22 +128,28 @@ def anchor_fault(
     anchor: Anchor, chain: Sequence[Certificate], depth: int, settings: PathSettings, at: datetime
 ) -> PathFault | None:
     """Which limit of the anchor, stated by its certificate or its settings, ``chain`` below it doesn't keep."""
-    leaf, root = chain[0], anchor.certificate
-    until = anchor.settings.distrust_after
+    if settings.email_protection:
+        fault = _trust_fault(anchor, chain[0])
+        if fault is not None:
+            return fault
+    # A certificate that is trusted itself needs nobody to vouch for it.
+    return None if chain[-1] == anchor.certificate else _stated_fault(anchor, depth, settings, at)
+
+
+def _trust_fault(anchor: Anchor, leaf: Certificate) -> PathFault | None:
+    """What the administrator trusts an anchor for, where mail is meant. Who signs CRLs or answers for it isn't meant."""
+    root, allowed = anchor.certificate, anchor.settings
+    until = allowed.distrust_after
     # PRE-4: an anchor that is given up keeps vouching for what it issued before.
     if until is not None and leaf.not_before > until:
         issued = f"{leaf.name} was issued on {leaf.not_before:%Y-%m-%d}"
         detail = f"{issued}, and the trust anchor {root.name} isn't trusted for certificates after {until:%Y-%m-%d}"
         return PathFault("path.distrusted", detail, leaf)
-    allowed = anchor.settings
-    if allowed.domains or allowed.excluded_domains:
+    if (allowed.domains or allowed.excluded_domains) and not profile(leaf).ca:
         # RFC 5280 §6.1.1 (h), (i): initial subtrees, for the addresses of the certificate in question.
         limits = mail_constraints(allowed.domains, allowed.excluded_domains)
-        fault = names_fault(limits, leaf, f"the settings for the trust anchor {root.name}")
-        if fault is not None:
-            return fault
-    # A certificate that is trusted itself needs nobody to vouch for it.
-    return None if chain[-1] == root else _stated_fault(anchor, depth, settings, at)
+        return names_fault(limits, leaf, f"the settings for the trust anchor {root.name}")
+    return None
 
 
 def _stated_fault(anchor: Anchor, depth: int, settings: PathSettings, at: datetime) -> PathFault | None:

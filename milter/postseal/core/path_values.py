@@ -12,7 +12,7 @@ from postseal.core.verdict import OnNoneDeclared, Order
 
 @dataclass(frozen=True, slots=True)
 class AnchorSettings:
-    """What one anchor is trusted for, and how certificates below it are asked about.
+    """What one anchor is trusted for in mail, and how certificates below it are asked about.
 
     ``domains`` are the mail domains that it may speak for, ``excluded_domains`` those that it may not: ``example.org`` is
     that domain, ``.example.org`` its subdomains; no ``domains`` are all. Certificates issued after ``distrust_after`` aren't
