@@ -13,7 +13,8 @@ from urllib.parse import unquote
 
 from postseal.app.lookup import Lookups, LookupSettings
 from postseal.core.certs import Certificate
-from postseal.core.evidence import NoAnswer, Question, question_for
+from postseal.core.crl import parse_crl
+from postseal.core.evidence import NoAnswer, Orphan, Question, question_for
 from postseal.core.path import Anchor, PathSettings
 from postseal.core.revocation import Order, RevocationSettings, Status, judge
 from postseal.core.transfer import Fetched, FetchFailed, Transfer
@@ -41,6 +42,7 @@ def crl(ca: Authority, *revoked: Leaf, **more: Any) -> bytes:
 
 
 ROOT = authority("Use case root")
+WITNESS = authority("Use case witness")
 CRL = "http://ca.test/1.crl"
 OCSP = "http://ca.test/ocsp"
 Answer = Callable[[str, bytes | None, Mapping[str, str]], Transfer]
@@ -67,13 +69,14 @@ class FixedClock:
 class Trust:
     def __init__(self, *roots: Authority) -> None:
         self.roots = list(roots)
+        self.helpers: list[Certificate] = []
         self.number = 1
 
     def anchors(self) -> tuple[Anchor, ...]:
         return tuple(Anchor(r.certificate) for r in self.roots)
 
     def intermediates(self) -> tuple[Certificate, ...]:
-        return ()
+        return tuple(self.helpers)
 
     def generation(self) -> int:
         return self.number
@@ -118,9 +121,15 @@ class Web:
 class Bench:
     """The use case on a real store, with a web and a clock that do as they are told."""
 
-    def __init__(self, directory: FilePath, order: Order = Order.CRL_FIRST) -> None:
+    def __init__(
+        self, directory: FilePath, order: Order = Order.CRL_FIRST, *, chance: Callable[[], float] = lambda: 0.5,
+        **limits: Any,
+    ) -> None:  # fmt: skip
         self.clock, self.trust, self.web = FixedClock(), Trust(ROOT), Web()
         self.heard: list[str] = []
+        self.alarms: list[str] = []
+        self.chance = chance
+        self.settings = LookupSettings(request_timeout=5.0, **limits)
         self.revocation = RevocationSettings(order=order)
         self.store = EvidenceStore(directory / "evidence", readonly=False, report=self.heard.append)
         self.lookups = self.make()
@@ -128,9 +137,9 @@ class Bench:
     def make(self) -> Lookups:
         """Another process on the same store."""
         return Lookups(self.store, self.web, self.trust, self.clock, PathSettings(), self.revocation,
-                       LookupSettings(request_timeout=5.0), self.heard.append, chance=lambda: 0.5)  # fmt: skip
+                       self.settings, self.heard.append, chance=self.chance, alarm=self.alarms.append)  # fmt: skip
 
-    def ask(self, *questions: Question) -> int:
+    def ask(self, *questions: Question | Orphan) -> int:
         return self.lookups.ask(questions, 10.0)
 
     def status(self, question: Question) -> tuple[Status, str]:
@@ -139,6 +148,12 @@ class Bench:
 
     def failures(self, question: Question) -> list[NoAnswer]:
         return [e for e in self.store.evidence(question) if isinstance(e, NoAnswer)]
+
+    def time_is_proven(self) -> None:
+        """A CRL of this moment lands: signed evidence of the time that the clock tells."""
+        at = self.clock.now()
+        witness = parse_crl(crl(WITNESS, this_update=at, next_update=at + DAY))
+        self.store.store_crl(witness, (WITNESS.certificate,), "http://witness.test/", at, None)
 
     def prefetch(self) -> int:
         started = self.lookups.prefetch()

@@ -67,6 +67,12 @@ user_agent = "corp (postmaster@corp.example)"
 fetch = false
 prefetch = false
 concurrency = 2
+fetch_issuers = false
+requests_per_message = 20
+requests_per_host = 1
+requests_per_minute = 600
+traffic_per_day = "1 GiB"
+store_max_size = "512 MiB"
 [certificates]
 directory = "/c"
 anchors = "/a"

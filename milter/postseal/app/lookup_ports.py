@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol
 
@@ -87,10 +87,30 @@ class Incoming(Protocol):
     def crl(self, max_size: int) -> Crl | tuple[str, str]: ...
 
 
+class Lease(Protocol):
+    def release(self) -> None: ...
+
+
 class Store(Protocol):
     """``sources.evidence.EvidenceStore`` opened for writing."""
 
     def incoming(self) -> Incoming: ...
+
+    def intermediates(self) -> tuple[Certificate, ...]: ...
+
+    def store_intermediates(self, certificates: Sequence[Certificate], url: str, at: datetime) -> None: ...
+
+    def lease(self, name: str) -> Lease | None: ...
+
+    def note_use(self, question: Question, at: datetime) -> None: ...
+
+    def spent(self, at: datetime) -> int: ...
+
+    def spend(self, at: datetime, octets: int) -> None: ...
+
+    def observe_clock(self, at: datetime, skew: timedelta) -> str: ...
+
+    def reliable_for(self, chain: tuple[Certificate, ...], at: datetime) -> timedelta | None: ...
 
     def evidence(self, question: Question) -> tuple[Evidence, ...]: ...
 

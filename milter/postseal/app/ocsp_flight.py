@@ -9,9 +9,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 from postseal.app import freshness
+from postseal.app.landing import Failed, Landed
 from postseal.app.lookup_ports import Http, Store
 from postseal.app.ports import Clock
 from postseal.core import ocsp
@@ -137,24 +137,6 @@ def _connection_lost(transfer: Transfer) -> bool:
     if not isinstance(transfer, FetchFailed):
         return False
     return "closed the connection" in transfer.detail or "reset" in transfer.detail
-
-
-@dataclass(frozen=True, slots=True)
-class Landed:
-    """The answer is stored; it needn't be fetched again for ``rest``."""
-
-    rest: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Nothing was stored; ``about`` is a fingerprint when only that certificate's answer is concerned."""
-
-    why: str
-    detail: str
-    retry_after: float | None = None
-    host_fault: bool = False
-    about: str = ""
 
 
 class OcspFlights:

@@ -10,7 +10,7 @@ from typing import Protocol
 from postseal.core.address import Mailbox
 from postseal.core.assess import Candidate
 from postseal.core.certs import Certificate
-from postseal.core.evidence import Evidence, Question
+from postseal.core.evidence import Evidence, Orphan, Question
 from postseal.core.path import Anchor
 from postseal.core.record import DecisionRecord
 
@@ -55,8 +55,10 @@ class EvidenceReader(Protocol):
 
 
 class Lookup(Protocol):
-    def ask(self, questions: Sequence[Question], budget: float) -> Future[None]:
+    def ask(self, questions: Sequence[Question | Orphan], budget: float, message: str = "") -> Future[None]:
         """Have the lookup process fetch what these questions need; done when it is stored or ``budget`` seconds are over.
+
+        Asks for one ``message`` share a budget of requests (THR-6); it is any name that no other message has.
 
         The future never raises: a dead lookup process is seen as evidence that is still missing.
         """

@@ -156,6 +156,18 @@ class Lookup:
         "postseal evidence import", by hand or as bundles of a node that fetches.""")
     prefetch: bool = _option(boolean(), True, "Fetch CRLs and OCSP answers again before they expire.")
     concurrency: int = _option(whole(1, 64), 8, "Downloads at the same time.")
+    fetch_issuers: bool = _option(boolean(), True, """
+        Fetch the certificate of an issuer that isn't known from where the certificate says (AIA), for certificates from your
+        own folder, store and directories. It is kept if it completes a path to one of your anchors; it never becomes one.""")
+    requests_per_message: int = _option(whole(1, 1000), 6, """
+        Downloads that one message may cause. What is beyond that is unknown, and the rule's revocation setting decides.""")
+    requests_per_host: int = _option(whole(1, 64), 2, "Downloads from one host at the same time.")
+    requests_per_minute: int = _option(whole(1, 10000), 10, """
+        Downloads from one host within a minute. Raise it for an OCSP responder of your own.""")
+    traffic_per_day: int = _option(size("1 MiB", "1024 GiB"), "4 GiB", """
+        Octets that may be downloaded within a day (UTC); after that nothing is fetched until the next.""")
+    store_max_size: int = _option(size("16 MiB", "1024 GiB"), "4 GiB", """
+        Largest size of all stored CRLs together. What was used longest ago goes first; one CA may take half of it.""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,16 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Orphan:
+    """A certificate without a path, because the issuer of it isn't known: where might the issuer's certificate be had?
+
+    Not validated, so only certificates that an administrator or a directory gave us become one (THR-1, PRE-1).
+    """
+
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
 class CrlEvidence:
     """A parsed CRL as fetched from ``url`` (or ``file:NAME`` when imported); its signature is not yet judged.
 

@@ -61,7 +61,9 @@ class Server:
             self._store = build_store(self._config, self._log.warning, build_crls(self._confinement))
             self._store.forget_refusals()
             self._count(self._config)
-            self._lookups = build_lookups(self._config, self._store, self._confinement, self._log.warning, self._meter)
+            self._lookups = build_lookups(
+                self._config, self._store, self._confinement, self._log.warning, self._meter, self._log.error
+            )
             listener = _listen(path, self._config.lookup.socket_group)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, self._on_signal)
@@ -79,6 +81,11 @@ class Server:
             os.close(lock)
         self._log.info("lookup stopped")
         return 0
+
+    def _build(self, config: Config) -> Lookups:
+        return build_lookups(
+            config, self._store, self._confinement, self._log.warning, self._meter, lambda text: self._log.error(text)
+        )
 
     def _count(self, config: Config) -> None:
         """Begin to count, once; when the configuration says so no more, what counted goes on unread."""
@@ -109,7 +116,9 @@ class Server:
             ):
                 self._log.warning("a new state directory or lookup socket takes effect after a restart only")
             self._count(config)
-            fresh = build_lookups(config, self._store, self._confinement, self._log.warning, self._meter)
+            fresh = build_lookups(
+                config, self._store, self._confinement, self._log.warning, self._meter, self._log.error
+            )
             self._store.forget_refusals()
             old, self._lookups, self._log = self._lookups, fresh, _open_log(config)
             old.close()
@@ -166,7 +175,7 @@ class Server:
         if not self._config.lookup.fetch:
             return _fetches_nothing(request)
         if isinstance(request, wire.Ask):
-            return {"refused": lookups.ask(request.questions, request.budget)}
+            return {"refused": lookups.ask((*request.questions, *request.orphans), request.budget, request.message)}
         # A milter in the wrong hands must not make us hammer CAs: fetching at will is for administrators.
         if uid not in (0, os.geteuid()):
             raise BadData("only root and the user of postseal lookup may have evidence fetched at will")

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cachetools import LRUCache
 from sqlalchemy import Connection, Row, delete, select
@@ -31,20 +31,29 @@ from postseal.core.crl import Crl
 from postseal.core.crl_entries import RawEntries
 from postseal.core.errors import BadData, Unavailable
 from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, RevokedBefore
-from postseal.core.ocsp import revokes_for_good
 from postseal.sources import evidence_marks as m
 from postseal.sources import evidence_tables as t
+from postseal.sources.clock import SystemClock
 from postseal.sources.counter import Counter
 from postseal.sources.crl_files import CrlFiles, Incoming
 from postseal.sources.evidence_db import Database
+from postseal.sources.evidence_upkeep import Limits, Upkeep, boot_id, make_room
 from postseal.sources.evidence_urls import UrlMemory, forget_urls
+from postseal.sources.leases import Leases
 from postseal.sources.store import create_directory
 
 _DUE_AT_ONCE = 64
+_ROOM_EVERY = 100
 _MARKS_LOST = "the memory of newest CRLs and of revocations is lost, older CRLs will be believed until newer ones come"
 
 
-class EvidenceStore(UrlMemory):
+class Clock(Protocol):
+    def now(self) -> datetime: ...
+
+    def monotonic(self) -> float: ...
+
+
+class EvidenceStore(UrlMemory, Upkeep):
     """Reads (and unless ``readonly``, writes) the store in ``directory``. Safe for threads; made anew or lazily after a fork.
 
     ``report`` hears one sentence about damage that was found. ``crls`` makes the keeper of the files with the bytes of CRLs.
@@ -53,9 +62,16 @@ class EvidenceStore(UrlMemory):
 
     def __init__(
         self, directory: Path, *, readonly: bool, report: Callable[[str], None] = lambda text: None,
-        crls: Callable[[Path], CrlFiles] = CrlFiles,
+        crls: Callable[[Path], CrlFiles] = CrlFiles, limits: Limits | None = None, clock: Clock | None = None,
     ) -> None:  # fmt: skip
         self._directory = Path(directory)
+        self._limits = limits or Limits()
+        self._clock = clock or SystemClock()
+        self._monotonic = self._clock.monotonic
+        self._boot = boot_id()
+        self._leases = Leases(self._directory / "lease")
+        self._helpers: tuple[int, tuple[Certificate, ...]] = (0, ())
+        self._stored = 0
         self._readonly = readonly
         self._report = report
         self._counter = Counter(self._directory / "generation", readonly)
@@ -64,7 +80,7 @@ class EvidenceStore(UrlMemory):
         self._files = crls(self._directory / "crl")
         self._db = Database(
             self._directory / "evidence.sqlite", t.metadata, t.VERSION, self._counter, readonly=readonly,
-            report=report, lost=self._answers.clear,
+            report=report, lost=self._answers.clear, on_write=self._note_time,
         )  # fmt: skip
         # CACHE-7: what can't be fetched again is synced at each commit.
         self._marks_db = Database(
@@ -121,8 +137,13 @@ class EvidenceStore(UrlMemory):
             else:
                 found.append(crl)
         found += [OcspEvidence(row.der, row.url, t.moment(row.fetched_at)) for row in answers]
-        found += map(t.no_answer, failures)
+        # RPL-6
+        alarming = bool(failures) and self._marked() and self._reliable(question, failures[0])
+        found += [t.no_answer(row, alarming and row.url.startswith(question.crl_urls)) for row in failures]
         return found
+
+    def _reliable(self, question: Question, failure: Row[Any]) -> bool:
+        return self.marks.reliable(question.issuer, t.moment(failure.at)) is not None
 
     def _remembered(self, question: Question) -> tuple[Evidence, ...]:
         before = self.marks.revoked_before(question) if self._marked() else None
@@ -188,6 +209,24 @@ class EvidenceStore(UrlMemory):
         """CRL-25: the highest CRL of this signer and the scope of ``like`` that ever was here."""
         return self.marks.of(t.crl_keys(chain, like))
 
+    def reliable_for(self, chain: tuple[Certificate, ...], at: datetime) -> timedelta | None:
+        """RPL-6: for how long the CA ``chain[0]`` always had a current CRL, if that was long and is over now."""
+        mark = self.marks.reliable(chain[0], at)
+        if mark is None or mark.next_update is None or mark.next_update >= at:
+            return None
+        return mark.next_update - mark.fresh_since
+
+    def intermediates(self) -> tuple[Certificate, ...]:
+        """CA certificates that were fetched because a path lacked them; they help to build paths, and nothing else."""
+        generation = self.generation()
+        kept, found = self._helpers
+        if kept != generation or not generation:
+            with self._db.reading() as connection:
+                ders = connection.scalars(select(t.intermediate.c.der).order_by(t.intermediate.c.fingerprint)).all()
+            found = tuple(map(load_certificate, ders))
+            self._helpers = (generation, found)
+        return found
+
     def crl(self, sha256: str) -> Crl | None:
         """The CRL of this name, if it can be read."""
         crl = self._files.read(sha256)
@@ -221,13 +260,12 @@ class EvidenceStore(UrlMemory):
         # CRL-25: the mark first. A crash after it costs one fetch, a crash before it would leave the door open.
         self.marks.raise_to(crl, chain[0], keys, at)
 
-        def write(connection: Connection) -> str | None:
+        def write(connection: Connection) -> list[str]:
             t.put_issuer(connection, chain, keys)
             kept = connection.execute(select(t.crl).where(t.matches(t.crl, keys))).first()
             old = kept.sha256 if kept is not None else None
             if kept is not None and kept.this_update > crl.this_update.timestamp():
-                named = connection.scalar(select(t.crl.c.sha256).where(t.crl.c.sha256 == crl.sha256))
-                return crl.sha256 if named is None else None
+                return [crl.sha256]
             t.put(connection, t.crl, tuple(keys), {
                 **keys, "sha256": crl.sha256, "size": len(crl.der),
                 "number": None if crl.number is None else str(crl.number), "entries": crl.entry_count,
@@ -238,14 +276,12 @@ class EvidenceStore(UrlMemory):
             scope = {k: keys[k] for k in ("issuer_key", "issuer_name", "idp")}
             t.put(connection, t.alias, ("url", *scope), {"url": url, **scope})
             t.answered(connection, url, at, etag, last_modified)
-            still_used = select(t.crl.c.sha256).where(t.crl.c.sha256 == old)
-            return old if old is not None and connection.scalar(still_used) is None else None
+            return [*([old] if old is not None else []), *make_room(connection, self._limits, crl.sha256)]
 
         superseded = self._db.write(write)
         self._files.keep(crl)
-        if superseded is not None:
-            self._files.drop(superseded)
-        if superseded != crl.sha256 and self._files.wants_index(crl.sha256):
+        self._unlink(superseded)
+        if crl.sha256 not in superseded and self._files.wants_index(crl.sha256):
             self._index(crl.sha256)
 
     def _answered_by_another(self, keys: Mapping[str, Any], at: datetime) -> bool:
@@ -297,8 +333,23 @@ class EvidenceStore(UrlMemory):
                 "fetched_at": t.stamp(at), "refresh_at": t.stamp(refresh_at), "used_at": used_at,
             })  # fmt: skip
             t.answered(connection, url, at, "", "")
+            self._stored += 1
+            if self._stored % _ROOM_EVERY == 0:
+                make_room(connection, self._limits)
 
         self._db.write(write)
+
+    def store_intermediates(self, certificates: Sequence[Certificate], url: str, at: datetime) -> None:
+        """Keep CA certificates from ``url`` that complete a path to an anchor. Never an anchor themselves."""
+
+        def write(connection: Connection) -> None:
+            for certificate in certificates:
+                t.put(connection, t.intermediate, ("fingerprint",), {
+                    "fingerprint": certificate.fingerprint, "der": certificate.der, "url": url, "fetched_at": t.stamp(at),
+                })  # fmt: skip
+
+        if set(certificates) - set(self.intermediates()):
+            self._db.write(write)
 
     def still_current(self, url: str, at: datetime, refresh_at: datetime) -> None:
         """The server says that what it gave for ``url`` is current (304): only the plan changes."""
@@ -323,25 +374,6 @@ class EvidenceStore(UrlMemory):
     def remember_revoked(self, question: Question, seen: RevokedBefore) -> None:
         """CRL-27: the certificate of ``question`` was judged revoked for good; that holds until it expires."""
         self.marks.remember(question, seen)
-
-    def prune(self, at: datetime) -> None:
-        """Drop OCSP answers a week after their end, and failures of URLs a week after their last.
-
-        RPL-4: an answer that revokes for good stays as long as the certificate could be used; without it an attacker
-        would only have to wait, and then to keep the responder out of reach.
-        """
-        week_ago = at.timestamp() - 7 * 86400
-
-        def write(connection: Connection) -> None:
-            old = connection.execute(select(t.ocsp).where(t.ocsp.c.next_update < week_ago))
-            gone = [
-                r.name for r in old if load_certificate(r.certificate).not_after < at or not revokes_for_good(r.der)
-            ]
-            connection.execute(delete(t.ocsp).where(t.ocsp.c.name.in_(gone)))
-            connection.execute(delete(t.failure).where(t.failure.c.retry_at < week_ago))
-            connection.execute(delete(t.host).where(t.host.c.retry_at < week_ago))
-
-        self._db.write(write)
 
     def forget(self, names: Iterable[str]) -> int:
         """Drop evidence by name, and failures by URL (those about one certificate too); returns how many rows went.
@@ -394,6 +426,13 @@ class EvidenceStore(UrlMemory):
         # One that was damaged, made by an older version, or never made because of a crash.
         for sha256 in filter(self._files.wants_index, named):
             self._index(sha256)
+        self._leases.sweep()
+
+    def _note_time(self, connection: Connection) -> None:
+        """CACHE-9: the latest time that was seen at a write; ``observe_clock`` compares."""
+        now = t.stamp(self._clock.now())
+        values = {"wall": now, "monotonic": self._monotonic(), "boot": self._boot}
+        connection.execute(t.clock.update().where(t.clock.c.wall < now, t.clock.c.suspect == 0).values(**values))
 
     def _drop(self, sha256: str) -> None:
         if self._readonly:

@@ -27,12 +27,14 @@ class Database:
     """Reads and (unless ``readonly``) writes ``file``. ``counter`` is raised by every commit that readers must see.
 
     ``lost`` is called after an empty database took the place of a damaged one; ``report`` hears one sentence about that.
+    ``on_write`` adds to each transaction.
     """
 
     def __init__(
         self, file: Path, metadata: MetaData, version: int, counter: Counter, *, readonly: bool,
         report: Callable[[str], None], synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         lost: Callable[[], None] = lambda: None, words: str = "starting with an empty one",
+        on_write: Callable[[Connection], None] = lambda connection: None,
     ) -> None:  # fmt: skip
         self.file = file
         self._metadata = metadata
@@ -42,6 +44,7 @@ class Database:
         self._report = report
         self._lost = lost
         self._words = words
+        self._on_write = on_write
         self._lock = threading.Lock()
         self.engine = open_engine(file, readonly, synchronous=synchronous)
 
@@ -62,6 +65,7 @@ class Database:
             try:
                 with self.engine.begin() as connection:
                     result = work(connection)
+                    self._on_write(connection)
             except SQLAlchemyError as exc:
                 if not is_damage(exc):
                     raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -34,6 +34,8 @@ from postseal.sources.evidence_db import Database
 
 VERSION = 1
 metadata = MetaData()
+_LONG = timedelta(days=30)
+_EDITIONS = 4
 SCOPE = ("issuer_key", "issuer_name", "idp", "delta")
 
 mark = Table(
@@ -104,6 +106,14 @@ class Marks:
         with self._db.reading() as connection:
             seconds: float | None = connection.scalar(select(func.max(mark.c.this_update)))
         return t.moment(seconds)
+
+    def reliable(self, issuer: Certificate, at: datetime) -> Mark | None:
+        """RPL-6: the mark of a CA that had a current CRL at every moment of a month or more, in several editions."""
+        keys = {"issuer_key": issuer.key_id, "issuer_name": t.name_hash(issuer.subject), "delta": 0}
+        with self._db.reading() as connection:
+            marks = [_mark(row) for row in connection.execute(select(mark).where(t.matches(mark, keys)))]
+        proven = (m for m in marks if m.updates >= _EDITIONS and _end(m, at) - m.fresh_since >= _LONG)
+        return max(proven, key=lambda m: m.this_update, default=None)
 
     def raise_to(self, crl: Crl, issuer: Certificate, keys: Mapping[str, Any], at: datetime) -> None:
         """A CRL is about to be stored: nothing older of its scope counts from now on. Marks are never lowered."""
@@ -181,6 +191,10 @@ def revoked_keys(question: Question) -> dict[str, Any]:
 def scope_name(row: Row[Any]) -> str:
     """The name of a scope for people: the beginning of a hash over its parts."""
     return t.digest(row.issuer_key, row.issuer_name, bytes(row.idp).hex(), str(row.delta))[:16]
+
+
+def _end(mark: Mark, at: datetime) -> datetime:
+    return at if mark.next_update is None else min(at, mark.next_update)
 
 
 def _mark(row: Row[Any]) -> Mark:

@@ -102,6 +102,14 @@ spent = Table(
     Column("requests", Integer, nullable=False),
     Column("octets", Integer, nullable=False),
 )  # fmt: skip
+clock = Table(
+    "clock", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("wall", Float, nullable=False),
+    Column("monotonic", Float, nullable=False),
+    Column("boot", String, nullable=False),
+    Column("suspect", Integer, nullable=False),
+)  # fmt: skip
 url = Table(
     "url", metadata,
     Column("url", String, primary_key=True),
@@ -251,11 +259,11 @@ def failure_key(address: str, about: str) -> str:
     return f"{address} {about}" if about else address
 
 
-def no_answer(row: Row[Any]) -> NoAnswer:
+def no_answer(row: Row[Any], alarming: bool = False) -> NoAnswer:
     """A row of ``failure``, of whichever kind."""
     address, _, about = row.url.partition(" ")
     detail = f"{row.detail} (certificate sha256:{about[:16]})" if about else row.detail
-    return NoAnswer(address, row.why, detail, moment(row.at), moment(row.retry_at))
+    return NoAnswer(address, row.why, detail, moment(row.at), moment(row.retry_at), alarming)
 
 
 def ocsp_keys(question: Question) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from postseal.core.errors import BadData, Unavailable
-from postseal.core.evidence import Question
+from postseal.core.evidence import Orphan, Question
 from postseal.sources import lookup_wire as wire
 from postseal.sources.clock import SystemClock
 
@@ -31,12 +31,12 @@ class LookupClient:
         self._pool: ThreadPoolExecutor | None = None
         self._pid = 0
 
-    def ask(self, questions: Sequence[Question], budget: float) -> Future[None]:
+    def ask(self, questions: Sequence[Question | Orphan], budget: float, message: str = "") -> Future[None]:
         """Done when the lookup process has stored what it could get, is seen to be dead, or ``budget`` seconds are over."""
         deadline = self._clock.monotonic() + budget
         if questions and budget > 0:
             try:
-                return self._threads().submit(self._ask, tuple(questions), deadline)
+                return self._threads().submit(self._ask, tuple(questions), deadline, message)
             except RuntimeError:
                 # The interpreter is going down and takes no new work.
                 pass
@@ -55,9 +55,10 @@ class LookupClient:
         except OSError as exc:
             raise Unavailable(f"postseal lookup doesn't answer on {self._path}: {exc.strerror or exc}") from exc
 
-    def _ask(self, questions: tuple[Question, ...], deadline: float) -> None:
+    def _ask(self, questions: tuple[Question | Orphan, ...], deadline: float, message: str) -> None:
         try:
-            self._exchange(wire.encode_ask(questions, max(0.0, deadline - self._clock.monotonic())), deadline)
+            left = max(0.0, deadline - self._clock.monotonic())
+            self._exchange(wire.encode_ask(questions, left, message), deadline)
         except Exception:
             # A dead lookup process is seen as evidence that is still missing; the milter's log line says that.
             return

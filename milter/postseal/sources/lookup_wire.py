@@ -2,7 +2,7 @@
 
 A message is its length (4 octets, big-endian) and that many octets of JSON. Certificates are base64 DER, each once, and are
 referred to by number. URLs are not sent: the lookup process reads them from the certificates after it validated these, so a
-client can't make it fetch what no trusted CA wrote (PRE-1).
+client can't make it fetch what no trusted CA wrote (PRE-1). The one exception, an orphan's caIssuers, can be switched off.
 """
 
 from __future__ import annotations
@@ -17,20 +17,26 @@ from typing import Any
 
 from postseal.core.certs import Certificate, load_certificate
 from postseal.core.errors import BadData
-from postseal.core.evidence import Question, question_for
+from postseal.core.evidence import Orphan, Question, question_for
 
 MAX_REQUEST = 1024 * 1024
 MAX_REPLY = 16 * 1024 * 1024
 MAX_QUESTIONS = 64
 MAX_CERTIFICATES = 256
+_MAX_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Fetch what these questions need, within ``budget`` seconds."""
+    """Fetch what these questions need, and issuers of ``orphans``, within ``budget`` seconds.
+
+    ``message`` is any short name under which asks for one message share their budget of requests; empty: this ask is alone.
+    """
 
     questions: tuple[Question, ...]
     budget: float
+    orphans: tuple[Orphan, ...] = ()
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class Refresh:
     budget: float
 
 
-def encode_ask(questions: Sequence[Question], budget: float) -> bytes:
+def encode_ask(questions: Sequence[Question | Orphan], budget: float, message: str = "") -> bytes:
     """The request for ``Ask``."""
     numbers: dict[bytes, int] = {}
 
@@ -51,9 +57,12 @@ def encode_ask(questions: Sequence[Question], budget: float) -> bytes:
     asked = [
         {"certificate": number(q.certificate), "issuer": number(q.issuer), "chain": [number(c) for c in q.chain]}
         for q in questions[:MAX_QUESTIONS]
+        if isinstance(q, Question)
     ]
+    orphans = [number(q.certificate) for q in questions[:MAX_QUESTIONS] if isinstance(q, Orphan)]
     certificates = [base64.b64encode(der).decode() for der in numbers]
-    return _encode({"op": "ask", "budget": budget, "certificates": certificates, "questions": asked})
+    values = {"op": "ask", "budget": budget, "certificates": certificates, "questions": asked}
+    return _encode({**values, "orphans": orphans, "message": message[:_MAX_NAME]})
 
 
 def encode_refresh(names: Sequence[str], budget: float) -> bytes:
@@ -75,7 +84,9 @@ def decode_request(blob: bytes) -> Ask | Refresh:
         if len(data["certificates"]) > MAX_CERTIFICATES:
             raise ValueError("certificates")
         certificates = [load_certificate(base64.b64decode(text, validate=True)) for text in data["certificates"]]
-        return Ask(tuple(_question(item, certificates) for item in data["questions"]), budget)
+        orphans = tuple(Orphan(certificates[int(n)]) for n in data.get("orphans", ())[:MAX_QUESTIONS])
+        questions = tuple(_question(item, certificates) for item in data["questions"])
+        return Ask(questions, budget, orphans, str(data.get("message", ""))[:_MAX_NAME])
     except BadData:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as exc:

@@ -13,6 +13,7 @@ from postseal.sources.confine import ConfinedHttp, Confinement
 from postseal.sources.crl_confined import ConfinedCrls
 from postseal.sources.crl_files import CrlFiles
 from postseal.sources.evidence import EvidenceStore
+from postseal.sources.evidence_upkeep import Limits
 from postseal.sources.trust import FolderTrust
 from postseal.wiring.fetch import build_fetcher
 
@@ -21,7 +22,8 @@ Warn = Callable[[str], None]
 
 def build_store(config: Config, warn: Warn, crls: Callable[[Path], CrlFiles] = CrlFiles) -> EvidenceStore:
     """The evidence store, for writing. Raises Unavailable or CannotCreate."""
-    return EvidenceStore(config.evidence_directory, readonly=False, report=warn, crls=crls)
+    limits = Limits(octets=config.lookup.store_max_size)
+    return EvidenceStore(config.evidence_directory, readonly=False, report=warn, crls=crls, limits=limits)
 
 
 def build_trust(config: Config, warn: Warn) -> FolderTrust:
@@ -41,9 +43,10 @@ def build_crls(confinement: Confinement) -> ConfinedCrls:
 
 
 def build_lookups(
-    config: Config, store: EvidenceStore, confinement: Confinement, warn: Warn, meter: LookupMeter = NO_METER
-) -> Lookups:
-    """The fetching use case on ``store``."""
+    config: Config, store: EvidenceStore, confinement: Confinement, warn: Warn, meter: LookupMeter = NO_METER,
+    alarm: Warn | None = None,
+) -> Lookups:  # fmt: skip
+    """The fetching use case on ``store``. ``alarm`` hears what is an error rather than a warning."""
     lookup = config.lookup
     return Lookups(
         store=store,
@@ -57,7 +60,13 @@ def build_lookups(
             crl_max_size=lookup.crl_max_size,
             ocsp_max_size=lookup.ocsp_max_size,
             concurrency=lookup.concurrency,
+            requests_per_message=lookup.requests_per_message,
+            host_concurrency=lookup.requests_per_host,
+            host_requests_per_minute=lookup.requests_per_minute,
+            octets_per_day=lookup.traffic_per_day,
+            fetch_issuers=lookup.fetch_issuers,
         ),
         warn=warn,
         meter=meter,
+        alarm=alarm,
     )
