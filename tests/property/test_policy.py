@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postseal.core.assess import Assessed, Finding
 from postseal.core.certs import Certificate
+from postseal.core.doubts import NO_KNOBS, DoubtKnobs, OnDoubt
 from postseal.core.path import PathFault
 from postseal.core.plan import Action, Plan, outcomes, reply_for
 from postseal.core.policy import (
     MessageFacts,
-    OnNoneDeclared,
-    OnSuspicious,
     PolicySettings,
     Protection,
     RecipientFacts,
@@ -27,6 +28,7 @@ from postseal.core.policy import (
 from postseal.core.policy import Pattern as P
 from postseal.core.revocation import Status
 from postseal.core.suite import Suite
+from postseal.core.verdict import OnNoneDeclared
 from support.facts import ALICE, ALICE_EC, ALICE_OLD, SENDER, VERDICTS, assessed, recipient, without_path
 from support.pki import NOW
 
@@ -48,17 +50,20 @@ def people(draw: st.DrawFn) -> RecipientFacts:
     known = draw(st.lists(candidates(), max_size=3))
     address = f"user{draw(st.integers(0, 9))}@{draw(st.sampled_from(['a', 'b', 'c']))}.example"
     error = draw(st.sampled_from(["", "", "", "gone"]))
+    hours = draw(st.lists(st.tuples(certificates, st.integers(-1, 99)), max_size=2))
+    doubted = tuple((c.fingerprint, NOW - timedelta(hours=n)) for c, n in hours)
     internal = draw(st.integers(0, 5)) == 0
     if draw(st.integers(0, 9)) == 0:
-        return RecipientFacts("<bad address>", None, internal, tuple(known), error)
-    return recipient(*known, address=address, internal=internal, directory_error=error)
+        return RecipientFacts("<bad address>", None, internal, tuple(known), error, doubted)
+    return recipient(*known, address=address, internal=internal, directory_error=error, doubted=doubted)
 
 
+KNOBS = (OnDoubt, OnDoubt, OnNoneDeclared, OnDoubt)
 rule_lists = st.lists(
     st.builds(
         Rule, st.sampled_from(["r1", "r2"]), st.sampled_from([(P("any"),), (P("a.example"),), (P("b.example"),)]),
         st.just((P("any"),)), st.sampled_from(Seal), st.sampled_from(WithoutCertificate), st.sampled_from(Strictness),
-        st.sampled_from(Suite),
+        st.sampled_from(Suite), doubt=st.builds(DoubtKnobs, *(st.none() | st.sampled_from(k) for k in KNOBS)),
     ),
     max_size=3,
 )  # fmt: skip
@@ -68,7 +73,10 @@ messages = st.builds(
     st.sampled_from(Protection),
     st.sampled_from(["", "", "mail.bare-cr"]),
 )
-knobs = st.builds(PolicySettings, st.sampled_from(OnSuspicious), st.sampled_from(OnNoneDeclared))
+knobs = st.builds(
+    PolicySettings, st.sampled_from(OnDoubt), st.sampled_from(OnNoneDeclared), st.sampled_from(OnDoubt),
+    st.sampled_from(OnDoubt),
+)  # fmt: skip
 
 
 @settings(max_examples=1500, deadline=None)
@@ -102,15 +110,14 @@ def assert_clear_is_allowed(message: MessageFacts, facts: RecipientFacts, rules:
     assert rule.without_certificate is WithoutCertificate.CLEAR
     assert facts.mailbox is not None
     assert not facts.directory_error
-    # Revocation trouble alone never opens the way: strict mail waits while any certificate may still turn out good.
-    if rule.revocation is Strictness.STRICT:
-        assert not [
-            a
-            for a in facts.assessed
-            if not isinstance(a.path, PathFault)
-            and not any(f.fatal for f in a.findings)
-            and all(v.status is not Status.REVOKED and v.reason in ("rev.crl", "rev.unreachable") for v in a.verdicts)
-        ]
+    # RPL-6: doubt never opens the way. Who has a certificate whose status is merely unknown gets no clear text, under any knob.
+    assert not [
+        a
+        for a in facts.assessed
+        if not isinstance(a.path, PathFault)
+        and not any(f.fatal for f in a.findings)
+        and not any(v.forbids for v in a.verdicts)
+    ]
 
 
 def assert_sealable(
@@ -123,8 +130,10 @@ def assert_sealable(
     assert all(v.reason != "rev.listed-unsupported" for v in assessment.verdicts)
     assert not message.fault
     rule = match_rule(rules, message.sender, facts.mailbox)
-    if rule.revocation is Strictness.STRICT:
+    if rule.revocation is Strictness.STRICT and rule.doubt == NO_KNOBS:
         assert all(v.status is Status.GOOD for v in assessment.verdicts)
+    if rule.doubt.on_unavailable is OnDoubt.REFUSE:
+        assert not any(v.reason == "rev.unreachable" for v in assessment.verdicts)
 
 
 def assert_deliveries(plan: Plan) -> None:

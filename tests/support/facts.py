@@ -36,8 +36,12 @@ FORGED = Verdict(
     Status.UNKNOWN, "rev.bad-signature", "the signature is wrong", "http://ca.example/x.crl", suspicious=True
 )
 NONE_DECLARED = Verdict(Status.UNKNOWN, "rev.none-declared", "no CRL and no OCSP responder is named")
+OCSP_UNKNOWN = Verdict(Status.UNKNOWN, "rev.ocsp-unknown", "the responder doesn't know it", "http://ca.example/ocsp")
+STALE = Verdict(
+    Status.UNKNOWN, "rev.stale", "it is out of date", "http://ca.example/x.crl", expired_at=NOW - timedelta(hours=1)
+)
 VERDICTS = {"good": GOOD, "revoked": REVOKED, "listed": LISTED, "unreachable": UNREACHABLE, "forged": FORGED,
-            "none-declared": NONE_DECLARED}  # fmt: skip
+            "none-declared": NONE_DECLARED, "ocsp-unknown": OCSP_UNKNOWN, "stale": STALE}  # fmt: skip
 
 
 def assessed(

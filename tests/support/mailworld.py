@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from postseal.app.assess import Assessor
 from postseal.app.journal import Journal
 from postseal.app.outbound import Boundary, Client
+from postseal.app.ports import DoubtMemory
 from postseal.app.seal import Edits, MessageJob, Outcome, Reply, Sealing, SealSettings, Workload
 from postseal.config import Config
 from postseal.core.address import Mailbox
@@ -41,10 +42,13 @@ SENDER = "<a@home.test>"
 
 
 class Clock:
-    """The moment at which the test certificates are valid; deadlines are real."""
+    """The moment at which the test certificates are valid, and ``later`` than that; deadlines are real."""
+
+    def __init__(self) -> None:
+        self.later = timedelta(0)
 
     def now(self) -> datetime:
-        return NOW
+        return NOW + self.later
 
     def monotonic(self) -> float:
         return SystemClock().monotonic()
@@ -126,6 +130,8 @@ class World:
         self.settings = SealSettings(rules, boundary, **{"budget": 0.3, **options})
         self.workload = Workload(self.settings.max_messages)
         self.reinject = True
+        self.clock = Clock()
+        self.doubts: DoubtMemory | None = None
 
     def add(self, mailbox: str, kind: str = "rsa2048", **options: Any) -> Leaf:
         """A certificate for the mailbox, with a CRL URL."""
@@ -162,12 +168,13 @@ class World:
         return Sealing(
             settings=self.settings,
             assessor=Assessor(self, _Trust(self), self, self, PathSettings(), RevocationSettings()),
-            journal=Journal(self.log, self.records, Clock()),
+            journal=Journal(self.log, self.records, self.clock),
             log=self.log,
-            clock=Clock(),
+            clock=self.clock,
             new_spool=lambda: Spool(self.memory, self.tmp or Path("/nonexistent")),
             reinjector=self.listener if self.reinject else None,
             workload=self.workload,
+            doubts=self.doubts,
         )
 
     def job(self, sender: str = SENDER, client: Client = INSIDE, options: Sequence[str] = ()) -> MessageJob:

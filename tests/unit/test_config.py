@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -21,10 +21,12 @@ from postseal.config.manual import as_man, as_markdown, entries, find
 from postseal.config.model import ARRAYS, SECTIONS
 from postseal.config.values import parse_duration, parse_size
 from postseal.core.address import parse_mailbox
+from postseal.core.doubts import NO_KNOBS, DoubtKnobs, OnDoubt
 from postseal.core.path import AnchorSettings
-from postseal.core.policy import OnNoneDeclared, OnSuspicious, Pattern, Seal, Strictness, WithoutCertificate
+from postseal.core.policy import Pattern, PolicySettings, Seal, Strictness, WithoutCertificate
 from postseal.core.revocation import Order, UseDeltas
 from postseal.core.suite import Suite
+from postseal.core.verdict import Nonce, OnNoneDeclared
 from postseal.shell.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +98,12 @@ order = "both"
 skew = "1 min"
 on_suspicious = "defer"
 on_none_declared = "accept"
+on_unavailable = "refuse"
+on_ocsp_unknown = "warn"
+give_up = "36 h"
+stale_grace = "1 h"
+ca_stale_grace = "2 d"
+ocsp_nonce = "require"
 max_age_without_next_update = "2 h"
 use_deltas = "require"
 short_lived = "7 d"
@@ -118,7 +126,12 @@ without_certificate = "hold"
 revocation = "strict"
 certificate_policies = ["1.2.3"]
 cipher = "aes256-gcm"
+on_unavailable = "defer"
+on_suspicious = "refuse"
+on_none_declared = "refuse"
+on_ocsp_unknown = "defer"
 """
+HOUR = timedelta(hours=1)
 
 
 @pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
@@ -184,10 +197,15 @@ def test_every_option_can_be_set() -> None:
     assert config.revocation_settings.short_lived.days == 7
     assert config.revocation_settings.skew.total_seconds() == 60
     assert config.path_settings.weak_keys is True
-    assert config.policy_settings.on_suspicious is OnSuspicious.DEFER
+    assert config.policy_settings == PolicySettings(
+        OnDoubt.DEFER, OnNoneDeclared.ACCEPT, OnDoubt.REFUSE, OnDoubt.WARN, 36 * HOUR, HOUR, 48 * HOUR
+    )
+    assert config.revocation_settings.nonce is Nonce.REQUIRE
     rule, last = config.rules
     assert (rule.name, rule.seal, rule.without_certificate) == ("partners", Seal.MUST, WithoutCertificate.HOLD)
     assert (rule.revocation, rule.suite) == (Strictness.STRICT, Suite.AES_256_GCM)
+    assert rule.doubt == DoubtKnobs(OnDoubt.DEFER, OnDoubt.REFUSE, OnNoneDeclared.REFUSE, OnDoubt.DEFER)
+    assert last.doubt == NO_KNOBS
     assert rule.recipients == (Pattern("bank.example"), Pattern(".bank.example"), Pattern("Notary@law.example"))
     assert (last.name, last.catch_all) == ("default", True)
     assert config.is_internal(parse_mailbox("a@CORP.example"))

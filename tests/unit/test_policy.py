@@ -9,14 +9,13 @@ import pytest
 from postseal.config import Config
 from postseal.core.address import parse_mailbox
 from postseal.core.assess import Assessed, Finding
+from postseal.core.doubts import OnDoubt
 from postseal.core.errors import BadData
 from postseal.core.path import Anchor, AnchorSettings, Path
 from postseal.core.plan import Action, deferred, outcomes, reply_for
 from postseal.core.policies import Policies
 from postseal.core.policy import (
     MessageFacts,
-    OnNoneDeclared,
-    OnSuspicious,
     Pattern,
     PolicySettings,
     Protection,
@@ -27,7 +26,7 @@ from postseal.core.policy import (
     rcpt_answer,
 )
 from postseal.core.suite import KeyFamily, Suite
-from postseal.core.verdict import Verdict
+from postseal.core.verdict import OnNoneDeclared, Verdict
 from support.facts import (
     ALICE,
     ALICE_EC,
@@ -63,7 +62,9 @@ MUST_STRICT = rules(seal="must", revocation="strict")
 CLEAR = ("clear", "ok.clear-no-certificate")
 SEALED = ("sealed", "ok.sealed")
 WAITS = ("deferred", "rcpt.revocation-unknown")
+SUSPICIOUS = ("deferred", "rcpt.revocation-suspicious")
 UNUSABLE = ("refused", "rcpt.no-usable-certificate")
+REFUSED = ("refused", "rcpt.revocation-refused")
 
 
 @pytest.mark.parametrize(
@@ -75,8 +76,8 @@ UNUSABLE = ("refused", "rcpt.no-usable-certificate")
         (assessed(LISTED), CLEAR, CLEAR, UNUSABLE, UNUSABLE),
         (assessed(UNREACHABLE), SEALED, WAITS, SEALED, WAITS),
         (assessed(GOOD, UNREACHABLE), SEALED, WAITS, SEALED, WAITS),
-        (assessed(FORGED), SEALED, WAITS, SEALED, WAITS),
-        (assessed(NONE_DECLARED), SEALED, WAITS, SEALED, WAITS),
+        (assessed(FORGED), SEALED, SUSPICIOUS, SEALED, SUSPICIOUS),
+        (assessed(NONE_DECLARED), SEALED, REFUSED, SEALED, REFUSED),
         (assessed(UNREACHABLE, REVOKED), CLEAR, CLEAR, UNUSABLE, UNUSABLE),
         (without_path(), CLEAR, CLEAR, UNUSABLE, UNUSABLE),
         (unfit(), CLEAR, CLEAR, UNUSABLE, UNUSABLE),
@@ -152,7 +153,7 @@ def test_a_good_certificate_is_preferred_to_others_of_the_same_origin() -> None:
 def test_suspicious_evidence_warns_as_error_or_defers_by_its_own_knob() -> None:
     decision = decide(MESSAGE, [recipient(assessed(FORGED))], SOFT, NOW).decisions[0]
     assert [(w.code, w.error) for w in decision.warnings] == [("rev.bad-signature", True)]
-    knob = {"on_suspicious": OnSuspicious.DEFER}
+    knob = {"on_suspicious": OnDoubt.DEFER}
     assert one(recipient(assessed(FORGED)), SOFT, **knob) == ("deferred", "rcpt.revocation-suspicious")
     assert one(recipient(assessed(UNREACHABLE)), SOFT, **knob) == SEALED
     assert one(recipient(assessed(FORGED), assessed(GOOD, certificate=ALICE_OLD)), SOFT, **knob) == SEALED
@@ -167,8 +168,8 @@ def test_certificates_that_declare_no_source_have_their_own_knob() -> None:
 
     assert warnings(OnNoneDeclared.ACCEPT) == []
     assert warnings(OnNoneDeclared.WARN) == ["rev.none-declared"]
-    assert one(facts, SOFT, on_none_declared=OnNoneDeclared.REFUSE) == CLEAR
-    assert one(facts, MUST, on_none_declared=OnNoneDeclared.REFUSE) == UNUSABLE
+    for rule in (SOFT, MUST):
+        assert one(facts, rule, on_none_declared=OnNoneDeclared.REFUSE) == REFUSED, "doubt is no way to clear text"
 
 
 def below(settings: AnchorSettings = AnchorSettings(), policies: Policies = Policies(), *verdicts: Verdict) -> Assessed:  # noqa: B008
@@ -183,7 +184,7 @@ def test_an_anchor_knows_better_what_no_source_means() -> None:
     """The setting of the anchor takes the place of the general one."""
     refusing = AnchorSettings(on_none_declared=OnNoneDeclared.REFUSE)
     accepting = AnchorSettings(on_none_declared=OnNoneDeclared.ACCEPT)
-    assert one(recipient(below(refusing, Policies(), NONE_DECLARED)), MUST) == UNUSABLE
+    assert one(recipient(below(refusing, Policies(), NONE_DECLARED)), MUST) == REFUSED
     facts = recipient(below(accepting, Policies(), NONE_DECLARED))
     assert one(facts, MUST, on_none_declared=OnNoneDeclared.REFUSE) == SEALED
 
@@ -323,7 +324,7 @@ def test_at_rcpt_only_what_is_certain_is_answered() -> None:
     }  # fmt: skip
     waits = [recipient(assessed(UNREACHABLE)), recipient(assessed(GOOD)), recipient(internal=True)]
     assert [rcpt_answer(f, MESSAGE, MUST_STRICT, NOW) for f in waits] == [None, None, None]
-    knob = PolicySettings(on_suspicious=OnSuspicious.DEFER)
+    knob = PolicySettings(on_suspicious=OnDoubt.DEFER)
     assert rcpt_answer(recipient(assessed(FORGED)), MESSAGE, MUST, NOW, knob) is None
     assert rcpt_answer(recipient(), MESSAGE, SOFT, NOW) is None
     assert rcpt_answer(recipient(), MESSAGE, rules(without_certificate="hold"), NOW) is None

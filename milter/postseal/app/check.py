@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from postseal.app.assess import Assessment, Assessor
+from postseal.app.doubting import Doubting
 from postseal.app.ports import Clock
 from postseal.core.address import Mailbox
 from postseal.core.plan import Action, Decision
-from postseal.core.policy import MessageFacts, PolicySettings, RecipientFacts, Rule, decide
+from postseal.core.policy import MessageFacts, PolicySettings, RecipientFacts, Rule, decide, match_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ def check(
     settings: PolicySettings,
     clock: Clock,
     budget: float,
+    doubting: Doubting,
 ) -> Checked:
     """Judge ``mailbox`` as the milter would for a message from ``sender``; waits up to ``budget`` seconds for evidence."""
     at = clock.now()
@@ -45,6 +47,7 @@ def check(
         assessor.fetch(assessment.missing, budget).result()
         at = clock.now()
         assessment = assessor.assess(mailbox, at)
-    facts = RecipientFacts(str(mailbox), mailbox, internal, assessment.assessed, assessment.error)
+    doubted = doubting.recall(mailbox, assessment, match_rule(rules, sender, mailbox), at)
+    facts = RecipientFacts(str(mailbox), mailbox, internal, assessment.assessed, assessment.error, doubted)
     plan = decide(MessageFacts(sender), (facts,), rules, at, settings)
     return Checked(mailbox, plan.decisions[0], assessment, at)

@@ -65,6 +65,25 @@ class Lookup(Protocol):
         ...
 
 
+class DoubtMemory(Protocol):
+    """Since when mail to a recipient waits because of a certificate's unknown status; shared by all workers, and lasting.
+
+    All methods raise Unavailable.
+    """
+
+    def since(self, recipient: str, fingerprints: Sequence[str], at: datetime) -> tuple[tuple[str, datetime], ...]:
+        """Those of the certificates that are in doubt, and since when. Doubt that wasn't noted for long is over."""
+        ...
+
+    def note(self, recipient: str, fingerprints: Sequence[str], at: datetime) -> None:
+        """Mail waits because of these certificates, from now on or still."""
+        ...
+
+    def clear(self, recipient: str, fingerprints: Sequence[str]) -> None:
+        """The status of these certificates is known again."""
+        ...
+
+
 class MailLog(Protocol):
     """The mail log; nothing here ever raises. ``fields`` reach the journal beside the line."""
 

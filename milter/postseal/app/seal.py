@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import chain
 from threading import Lock
 
 from postseal.app.assess import Assessment, Assessor
 from postseal.app.content import Content, SealedForm
+from postseal.app.doubting import Doubting
 from postseal.app.journal import Journal
 from postseal.app.outbound import Boundary, Client, Sender
-from postseal.app.ports import Clock, MailLog, Reinjector, Spool
+from postseal.app.ports import Clock, DoubtMemory, MailLog, Reinjector, Spool
 from postseal.core.address import Mailbox
 from postseal.core.cms.reader import classify, smime_body
 from postseal.core.cms.smime import HeaderEdit, LineCheck, Split, split
@@ -114,6 +116,7 @@ class Sealing:
     new_spool: Callable[[], Spool]
     reinjector: Reinjector | None
     workload: Workload
+    doubts: DoubtMemory | None = None
 
     def begin(self, sender: str, client: Client, options: Sequence[str] = ()) -> MessageJob:
         """A message begins; ``sender`` and ``options`` as in MAIL. ``close`` the job whatever happens."""
@@ -129,6 +132,7 @@ class _Recipient:
     rule: Rule
     options: tuple[str, ...]
     assessment: Assessment = field(default_factory=Assessment)
+    doubted: tuple[tuple[str, datetime], ...] = ()
 
     @property
     def concerned(self) -> bool:
@@ -136,7 +140,8 @@ class _Recipient:
         return self.mailbox is not None and not self.internal and not self.never
 
     def facts(self) -> RecipientFacts:
-        return RecipientFacts(self.raw, self.mailbox, self.internal, self.assessment.assessed, self.assessment.error)
+        assessed, error = self.assessment.assessed, self.assessment.error
+        return RecipientFacts(self.raw, self.mailbox, self.internal, assessed, error, self.doubted)
 
 
 class MessageJob:
@@ -281,11 +286,16 @@ class MessageJob:
             self._content.finish()
         self._await_evidence(progress)
         at = self._sealing.clock.now()
+        doubting = Doubting(self._sealing.doubts, self._settings.policy, self._sealing.log.error)
         for recipient in self._recipients.values():
             if recipient.concerned and recipient.mailbox is not None:
-                recipient.assessment = self._sealing.assessor.assess(recipient.mailbox, at)
+                assessment = self._sealing.assessor.assess(recipient.mailbox, at)
+                recipient.assessment = assessment
+                recipient.doubted = doubting.recall(recipient.mailbox, assessment, recipient.rule, at)
         message = self._message_facts()
-        plan = self._possible(self._decide(message))
+        decided = self._decide(message)
+        doubting.record([r.facts() for r in self._recipients.values()], decided.decisions, at)
+        plan = self._possible(decided)
         note = "" if message.protection is Protection.NONE else f"message is {message.protection.value}"
         if plan.worst in (Action.REFUSE, Action.DEFER, Action.HOLD) or not plan.deliveries:
             return self._not_sealed(plan, message, note)

@@ -45,10 +45,9 @@ from postseal.config.values import (
     whole,
 )
 from postseal.core.address import Mailbox
+from postseal.core.doubts import DoubtKnobs, OnDoubt
 from postseal.core.path import AnchorSettings, PathSettings
 from postseal.core.policy import (
-    OnNoneDeclared,
-    OnSuspicious,
     Pattern,
     PolicySettings,
     Rule,
@@ -58,6 +57,7 @@ from postseal.core.policy import (
 )
 from postseal.core.revocation import Order, RevocationSettings, UseDeltas
 from postseal.core.suite import Suite
+from postseal.core.verdict import Nonce, OnNoneDeclared
 
 
 def _option(kind: Kind, default: object, doc: str) -> Any:
@@ -231,12 +231,31 @@ class Revocation:
     order: Order = _option(choice(Order), "crl-first", """
         Which source is asked first, or alone. A CRL doesn't tell the CA who writes to whom. "both" asks for both.""")
     skew: float = _option(duration("0 s", "1 h"), "5 min", "How wrong clocks may be.")
-    on_suspicious: OnSuspicious = _option(choice(OnSuspicious), "warn", """
-        What to do under revocation = "soft" when evidence looks forged: a bad signature, the wrong issuer, an older CRL
-        in place of a newer one. "warn" seals and logs an error, "defer" answers 451.""")
+    on_unavailable: OnDoubt = _option(choice(OnDoubt), "warn", """
+        What to do under revocation = "soft" when no evidence is to be had: servers that can't be reached, evidence that is
+        out of date or of a kind that isn't understood. "warn" seals and warns, "defer" answers 451, "refuse" doesn't use
+        the certificate. revocation = "strict" defers where this says "warn".""")
+    on_suspicious: OnDoubt = _option(choice(OnDoubt), "warn", """
+        The same when evidence looks forged: a bad signature, the wrong issuer, an older CRL in place of a newer one. "warn"
+        logs an error. Who can forge evidence on the way can also hold it back, so to refuse buys little.""")
     on_none_declared: OnNoneDeclared = _option(choice(OnNoneDeclared), "warn", """
-        What to do when a certificate names neither a CRL nor an OCSP responder. "refuse" doesn't use the certificate;
-        revocation = "strict" never uses it.""")
+        What to do when a certificate names neither a CRL nor an OCSP responder. "accept" seals without a word, "refuse"
+        doesn't use the certificate. revocation = "strict" doesn't use it unless its rule or its trust anchor says so.""")
+    on_ocsp_unknown: OnDoubt = _option(choice(OnDoubt), "refuse", """
+        What to do when an OCSP responder says that it doesn't know the certificate, and no CRL knows better. CAs say so of
+        certificates that they never issued.""")
+    give_up: float = _option(duration("1 min", "10 d"), "24 h", """
+        How long mail to one recipient for one certificate is deferred because of doubt, counted from the first 451. After
+        that it is refused, so that the sender hears of it, and until the status is known again.""")
+    stale_grace: float = _option(duration("0 s", "30 d"), "24 h", """
+        How long after its end a CRL still lets mail pass with a warning under revocation = "soft", whatever on_unavailable
+        says. Then on_unavailable decides, and the log has an error. There is no such time for OCSP answers.""")
+    ca_stale_grace: float = _option(duration("0 s", "60 d"), "7 d", """
+        The same for the CRLs on which CA certificates would be.""")
+    ocsp_nonce: Nonce = _option(choice(Nonce), "off", """
+        A number in each OCSP request that the answer repeats, so that it can't be an old one. It makes answers from caches
+        impossible, and many responders leave it out: "on" takes such answers too, and stops asking that responder for it;
+        "require" takes none. "postseal verify --online" and "postseal evidence refresh" always ask for it.""")
     max_age_without_next_update: float = _option(duration("1 min", "30 d"), "24 h", """
         How long evidence that doesn't say when it expires is used.""")
     use_deltas: UseDeltas = _option(choice(UseDeltas), "yes", """
@@ -299,8 +318,17 @@ class Policy:
         contradicts seal = "must". "refuse" and "defer" answer as soon as the recipient is named, before the message is
         seen, so they also turn away mail that the sender has encrypted himself; "hold" lets it pass.""")
     revocation: Strictness = _option(choice(Strictness), "soft", """
-        When it can't be found out whether a certificate is revoked: "soft" seals and warns, "strict" defers. A
-        certificate that is revoked is never used.""")
+        When it can't be found out whether a certificate is revoked: "soft" seals and warns, "strict" defers until
+        give_up, then refuses. The options on_... decide about single causes, also under "strict". A certificate that is
+        revoked is never used, and doubt never lets mail go in clear.""")
+    on_unavailable: OnDoubt | None = _option(optional(choice(OnDoubt), "as in [revocation]"), "", """
+        As in [revocation], for this rule.""")
+    on_suspicious: OnDoubt | None = _option(optional(choice(OnDoubt), "as in [revocation]"), "", """
+        As in [revocation], for this rule.""")
+    on_none_declared: OnNoneDeclared | None = _option(optional(choice(OnNoneDeclared), "as in [revocation]"), "", """
+        As in [revocation], for this rule.""")
+    on_ocsp_unknown: OnDoubt | None = _option(optional(choice(OnDoubt), "as in [revocation]"), "", """
+        As in [revocation], for this rule.""")
     certificate_policies: frozenset[str] = _option(
         Kind("list of object identifiers", list_of(object_identifier()).allowed,
             lambda v: frozenset(list_of(object_identifier()).parse(v))), [], """
@@ -321,6 +349,9 @@ class Policy:
             revocation=self.revocation,
             suite=self.cipher,
             certificate_policies=self.certificate_policies,
+            doubt=DoubtKnobs(
+                self.on_unavailable, self.on_suspicious, self.on_none_declared, self.on_ocsp_unknown
+            ),
         )
 
 
@@ -357,6 +388,10 @@ class Config:
         return self.general.state_directory / "certificates.sqlite"
 
     @property
+    def doubt_store(self) -> Path:
+        return self.general.state_directory / "doubts.sqlite"
+
+    @property
     def decision_store(self) -> Path:
         return self.general.state_directory / "decisions.sqlite"
 
@@ -391,11 +426,17 @@ class Config:
             use_deltas=self.revocation.use_deltas,
             ldap=bool(self.lookup.ldap_servers),
             short_lived=timedelta(seconds=self.revocation.short_lived),
+            nonce=self.revocation.ocsp_nonce,
         )
 
     @property
     def policy_settings(self) -> PolicySettings:
-        return PolicySettings(self.revocation.on_suspicious, self.revocation.on_none_declared)
+        own = self.revocation
+        return PolicySettings(
+            own.on_suspicious, own.on_none_declared, own.on_unavailable, own.on_ocsp_unknown,
+            give_up=timedelta(seconds=own.give_up), stale_grace=timedelta(seconds=own.stale_grace),
+            ca_stale_grace=timedelta(seconds=own.ca_stale_grace),
+        )  # fmt: skip
 
     def is_internal(self, mailbox: Mailbox | None) -> bool:
         """Is the mailbox in one of ``internal_domains``?"""

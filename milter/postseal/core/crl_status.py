@@ -286,7 +286,9 @@ def _by_time(target: Target, base: Spoken, delta: Spoken | None, settings: Revoc
         end = max(end, until) if alone else until
     elif not current:
         found = _unknown(evidence, "rev.stale", f"it is out of date since {_text(end)}")
-        return replace(found, verdict=replace(found.verdict, expired_at=end))
+        # CACHE-6: of some use for a while yet, if it would do alone.
+        expired_at = end if base.covers == ALL_REASONS else None
+        return replace(found, verdict=replace(found.verdict, expired_at=expired_at))
     if base.signer.until is not None:
         end = min(end, base.signer.until)
     remark = _remark(evidence)

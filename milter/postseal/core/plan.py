@@ -35,7 +35,10 @@ class Warn:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What happens to one recipient. ``reason`` is a catalogue code, ``rule`` the name of the rule that decided."""
+    """What happens to one recipient. ``reason`` is a catalogue code, ``rule`` the name of the rule that decided.
+
+    ``doubted`` are fingerprints of certificates whose unknown revocation status alone keeps mail waiting, or ended that.
+    """
 
     recipient: str
     action: Action
@@ -45,6 +48,7 @@ class Decision:
     cleared: tuple[Cleared, ...] = ()
     suite: Suite | None = None
     warnings: tuple[Warn, ...] = ()
+    doubted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

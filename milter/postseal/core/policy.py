@@ -12,11 +12,12 @@ from postseal.core.address import Mailbox, domain_to_ascii, parse_mailbox
 from postseal.core.assess import Assessed
 from postseal.core.certs import Certificate
 from postseal.core.choice import ranked
+from postseal.core.der import later
+from postseal.core.doubts import NO_KNOBS, Answer, Done, DoubtKnobs, DoubtSettings, Situation, may_defer, resolve
 from postseal.core.path import PathFault
 from postseal.core.plan import Action, Decision, Plan, Warn, deferred, group
-from postseal.core.revocation import Status, Verdict
+from postseal.core.revocation import Doubt, Status, Verdict
 from postseal.core.suite import Suite
-from postseal.core.verdict import OnNoneDeclared as OnNoneDeclared
 
 
 class Seal(StrEnum):
@@ -46,21 +47,8 @@ class Protection(StrEnum):
     CLAIMED_ONLY = "claimed-only"
 
 
-class OnSuspicious(StrEnum):
-    """What ``soft`` does with evidence that looks forged. Who can forge can also block, so refusing buys little."""
-
-    WARN = "warn"
-    DEFER = "defer"
-
-
-@dataclass(frozen=True, slots=True)
-class PolicySettings:
-    """Knobs that apply to all rules: what an unknown status means."""
-
-    on_suspicious: OnSuspicious = OnSuspicious.WARN
-    on_none_declared: OnNoneDeclared = OnNoneDeclared.WARN
-
-
+PolicySettings = DoubtSettings
+"""Knobs that apply to all rules: what an unknown status means."""
 _DEFAULTS = PolicySettings()
 
 
@@ -110,6 +98,11 @@ class Rule:
     revocation: Strictness
     suite: Suite
     certificate_policies: frozenset[str] = frozenset()
+    doubt: DoubtKnobs = NO_KNOBS
+
+    def may_defer(self, settings: PolicySettings) -> bool:
+        """Can doubt about a certificate make mail wait under this rule?"""
+        return may_defer(self.revocation is Strictness.STRICT, self.doubt, settings)
 
     @property
     def catch_all(self) -> bool:
@@ -130,13 +123,20 @@ class Cleared:
 
 @dataclass(frozen=True, slots=True)
 class RecipientFacts:
-    """One envelope recipient. ``recipient`` is the string exactly as the MTA gave it (delrcpt compares it by octets)."""
+    """One envelope recipient. ``recipient`` is the string exactly as the MTA gave it (delrcpt compares it by octets).
+
+    ``doubted`` are fingerprints of certificates for which mail to this recipient waits, and since when.
+    """
 
     recipient: str
     mailbox: Mailbox | None
     internal: bool
     assessed: tuple[Assessed, ...] = ()
     directory_error: str = ""
+    doubted: tuple[tuple[str, datetime], ...] = ()
+
+    def doubted_since(self, certificate: Certificate) -> datetime | None:
+        return next((since for fingerprint, since in self.doubted if fingerprint == certificate.fingerprint), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def decide(
 ) -> Plan:
     """The plan for a message, from facts that were collected at ``at``. Total: never raises, any bug defers (4xx)."""
     try:
-        decisions = tuple(_guarded(message, facts, rules, settings) for facts in recipients)
+        decisions = tuple(_guarded(message, facts, rules, settings, at) for facts in recipients)
         return Plan(decisions, group(decisions))
     except Exception as exc:
         return deferred([facts.recipient for facts in recipients], "sys.internal-error", f"{type(exc).__name__}: {exc}")
@@ -192,15 +192,17 @@ def rcpt_answer(
 
     Revocation evidence may still be on its way, so nothing that rests on its absence is certain.
     """
-    decision = _guarded(message, facts, rules, settings)
+    decision = _guarded(message, facts, rules, settings, at)
     if decision.action not in (Action.REFUSE, Action.DEFER) or decision.reason in _MAY_CHANGE:
         return None
     return decision
 
 
-def _guarded(message: MessageFacts, facts: RecipientFacts, rules: Sequence[Rule], settings: PolicySettings) -> Decision:
+def _guarded(
+    message: MessageFacts, facts: RecipientFacts, rules: Sequence[Rule], settings: PolicySettings, at: datetime
+) -> Decision:
     try:
-        decision = _decide_one(message, facts, rules, settings)
+        decision = _decide_one(message, facts, rules, settings, at)
     except Exception as exc:
         return _internal_error(facts.recipient, exc)
     if decision.action is Action.SEAL and message.fault:
@@ -215,7 +217,7 @@ def _internal_error(recipient: str, exc: Exception) -> Decision:
 
 
 def _decide_one(
-    message: MessageFacts, facts: RecipientFacts, rules: Sequence[Rule], settings: PolicySettings
+    message: MessageFacts, facts: RecipientFacts, rules: Sequence[Rule], settings: PolicySettings, at: datetime
 ) -> Decision:
     to = facts.recipient
     if facts.internal:
@@ -230,22 +232,28 @@ def _decide_one(
     if facts.directory_error:
         return Decision(to, Action.DEFER, "sys.directory-unavailable", rule.name, facts.directory_error)
     # Best first (core.choice); policy takes the first that the rule accepts.
-    judged = [(a, _judge(a, rule, settings)) for a in ranked(facts.assessed, facts.mailbox)]
+    judged = [(a, _judge(a, rule, settings, facts, at)) for a in ranked(facts.assessed, facts.mailbox)]
     for assessed, judgement in judged:
         if isinstance(judgement, _Usable):
             cleared = Cleared(assessed.candidate.certificate, assessed)
             return Decision(
                 to, Action.SEAL, "ok.sealed", rule.name, "", (cleared,), rule.suite, judgement.warnings
             )  # fmt: skip
+    doubted = tuple(a.candidate.certificate.fingerprint for a, j in judged if isinstance(j, _Undecided) or j.given_up)
     for _, judgement in judged:
         if isinstance(judgement, _Undecided):
-            return Decision(to, Action.DEFER, judgement.code, rule.name, judgement.detail, warnings=judgement.warnings)
-    return _without_certificate(to, rule, [j for _, j in judged if isinstance(j, _Rejected)])
+            return Decision(
+                to, Action.DEFER, judgement.code, rule.name, judgement.detail, warnings=judgement.warnings,
+                doubted=doubted,
+            )  # fmt: skip
+    rejected = [j for _, j in judged if isinstance(j, _Rejected)]
+    return replace(_without_certificate(to, rule, rejected), doubted=doubted)
 
 
 @dataclass(frozen=True, slots=True)
 class _Usable:
     warnings: tuple[Warn, ...]
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,15 +263,23 @@ class _Undecided:
     code: str
     detail: str
     warnings: tuple[Warn, ...]
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Rejected:
+    """Not usable. ``by`` names the knob where doubt alone is the reason: then mail never goes in clear for it."""
+
     code: str
     detail: str
+    by: str = ""
+    given_up: bool = False
+    error: bool = False
 
 
-def _judge(assessed: Assessed, rule: Rule, settings: PolicySettings) -> _Usable | _Undecided | _Rejected:
+def _judge(
+    assessed: Assessed, rule: Rule, settings: PolicySettings, facts: RecipientFacts, at: datetime
+) -> _Usable | _Undecided | _Rejected:
     """May mail be sealed for this certificate under this rule?"""
     label = f"certificate sha256:{assessed.candidate.certificate.fingerprint[:16]}"
     if isinstance(assessed.path, PathFault):
@@ -271,13 +287,10 @@ def _judge(assessed: Assessed, rule: Rule, settings: PolicySettings) -> _Usable 
     fatal = next((f for f in assessed.findings if f.fatal), None)
     if fatal:
         return _Rejected(fatal.code, f"{label}: {fatal.detail}")
-    # CERT-17: a rule may ask for a policy, and an anchor may know better what its silence about revocation means.
+    # CERT-17
     if not assessed.path.policies.permits(rule.certificate_policies):
         wanted = ", ".join(sorted(rule.certificate_policies))
         return _Rejected("path.policy", f"{label}: it isn't valid under a policy that the rule requires: {wanted}")
-    own = assessed.path.anchor.settings.on_none_declared
-    if own is not None:
-        settings = replace(settings, on_none_declared=own)
     # PRE-3: every certificate of the path but the anchor has its own verdict.
     verdicts = assessed.verdicts
     if len(verdicts) != len(assessed.path.certificates):
@@ -288,13 +301,16 @@ def _judge(assessed: Assessed, rule: Rule, settings: PolicySettings) -> _Usable 
             return _Rejected(verdict.reason, _revoked_text(who, verdict))
     warnings = tuple(Warn(f.code, f"{label}: {f.detail}") for f in assessed.findings)
     outcome: _Usable | _Undecided = _Usable(warnings)
-    for who, verdict in zip(whose, verdicts, strict=True):
+    since = facts.doubted_since(assessed.candidate.certificate)
+    strict, anchor = rule.revocation is Strictness.STRICT, assessed.path.anchor.settings.on_none_declared
+    situation = Situation(strict, rule.doubt, anchor, since, at)
+    for index, (who, verdict) in enumerate(zip(whose, verdicts, strict=True)):
         if verdict.status is Status.GOOD:
             # Good, but with a remark: an OCSP responder without nocheck, evidence that doesn't say when it ends.
             if verdict.detail and isinstance(outcome, _Usable):
                 outcome = _Usable((*outcome.warnings, Warn(verdict.reason, f"{who}: {verdict.detail}")))
             continue
-        unknown = _unknown(who, verdict, rule, settings)
+        unknown = _unknown(who, verdict, resolve(verdict, index > 0, situation, settings), since or at, settings)
         if isinstance(unknown, _Rejected):
             return unknown
         if isinstance(unknown, _Undecided):
@@ -304,22 +320,28 @@ def _judge(assessed: Assessed, rule: Rule, settings: PolicySettings) -> _Usable 
     return outcome
 
 
-def _unknown(who: str, verdict: Verdict, rule: Rule, settings: PolicySettings) -> _Usable | _Undecided | _Rejected:
-    """What an unknown status comes to under this rule."""
+def _unknown(
+    who: str, verdict: Verdict, answer: Answer, since: datetime, settings: PolicySettings
+) -> _Usable | _Undecided | _Rejected:
+    """What an unknown status comes to, in words."""
     text = f"revocation status unknown: {verdict.detail or verdict.reason}"
     url = f" ({verdict.source})" if verdict.source and verdict.source not in text else ""
     text = f"{text}{url}; {who}"
-    if verdict.reason == NONE_DECLARED and settings.on_none_declared is OnNoneDeclared.REFUSE:
-        return _Rejected(verdict.reason, text)
-    if rule.revocation is Strictness.STRICT:
-        warning = Warn(verdict.reason, f"{text}; deferred (revocation=strict)", verdict.suspicious)
-        return _Undecided("rcpt.revocation-unknown", text, (warning,))
-    if verdict.suspicious and settings.on_suspicious is OnSuspicious.DEFER:
-        warning = Warn(verdict.reason, f"{text}; deferred (on_suspicious=defer)", True)
-        return _Undecided("rcpt.revocation-suspicious", text, (warning,))
-    if verdict.reason == NONE_DECLARED and settings.on_none_declared is OnNoneDeclared.ACCEPT:
+    if answer.done is Done.ACCEPT:
         return _Usable(())
-    return _Usable((Warn(verdict.reason, f"{text}; sealed anyway (revocation=soft)", verdict.suspicious),))
+    if answer.done is Done.WARN:
+        return _Usable((Warn(verdict.reason, f"{text}; sealed anyway ({answer.by})", answer.error),))
+    if answer.done is Done.DEFER:
+        end = f"{later(since, settings.give_up):%Y-%m-%d %H:%M} UTC"
+        warning = Warn(verdict.reason, f"{text}; deferred ({answer.by}), until {end} at the latest", answer.error)
+        suspicious = verdict.doubt is Doubt.SUSPICION
+        return _Undecided(
+            "rcpt.revocation-suspicious" if suspicious else "rcpt.revocation-unknown", text, (warning,)
+        )  # fmt: skip
+    given_up = answer.done is Done.GIVE_UP
+    if given_up:
+        text = f"{text}; since {since:%Y-%m-%d %H:%M} UTC"
+    return _Rejected(verdict.reason, text, answer.by, given_up, answer.error or given_up)
 
 
 def _revoked_text(who: str, verdict: Verdict) -> str:
@@ -338,9 +360,16 @@ def _without_certificate(to: str, rule: Rule, rejected: Sequence[_Rejected]) -> 
     done = rule.without_certificate
     if rule.seal is Seal.MUST and done is WithoutCertificate.CLEAR:
         done = WithoutCertificate.REFUSE
+    # RPL-6: doubt can be made by who blocks or forges evidence, so it never opens the way to clear text.
+    in_doubt = any(r.by for r in rejected)
+    if any(r.given_up for r in rejected) or (in_doubt and done is WithoutCertificate.CLEAR):
+        done = WithoutCertificate.REFUSE
+    if in_doubt and done is WithoutCertificate.REFUSE:
+        given_up = any(r.given_up for r in rejected)
+        code = "rcpt.revocation-given-up" if given_up else "rcpt.revocation-refused"
     outcome = _OUTCOME[done]
     warnings = tuple(
-        Warn(r.code, f"{r.detail}; not used, {_DONE[done]} (without_certificate={done.value})")
+        Warn(r.code, f"{r.detail}; not used, {_DONE[done]} ({r.by or f'without_certificate={done.value}'})", r.error)
         for r in rejected[:_NAMED]
     )  # fmt: skip
     if done is WithoutCertificate.CLEAR:
@@ -365,9 +394,15 @@ _DONE = {
 }
 # Certificates named in one decision's text; the decision record has all of them.
 _NAMED = 5
-NONE_DECLARED = "rev.none-declared"
 # What evidence that arrives until the end of the message may turn.
-_MAY_CHANGE = frozenset({"rcpt.revocation-unknown", "rcpt.revocation-suspicious"})
+_MAY_CHANGE = frozenset(
+    {
+        "rcpt.revocation-unknown",
+        "rcpt.revocation-suspicious",
+        "rcpt.revocation-refused",
+        "rcpt.revocation-given-up",
+    }
+)
 
 
 def clear_by_operator(certificate: Certificate) -> Cleared:

@@ -30,11 +30,15 @@ _OUTCOMES = (
     Reason("rcpt.no-certificate", "no certificate for the recipient is known", "", 550, "5.7.1"),
     Reason("rcpt.no-usable-certificate", "none of the recipient's certificates can be used", "", 550, "5.7.1"),
     Reason(
-        "rcpt.revocation-unknown", "the revocation status can't be checked, and the rule is strict", "", 451, "4.7.5"
+        "rcpt.revocation-unknown",
+        "the revocation status can't be found out now, and the rule waits for it",
+        "",
+        451,
+        "4.7.5",
     ),
     Reason(
         "rcpt.revocation-suspicious",
-        "the revocation evidence looks forged, and on_suspicious is defer",
+        "the revocation evidence looks forged, and the rule waits for better",
         "",
         451,
         "4.7.5",

@@ -367,7 +367,9 @@ class _Judgement:
         """The most useful UNKNOWN, with the other causes added to its words."""
         if not findings:
             return self._nothing_at_hand()
-        ranked = sorted((f.verdict for f in findings), key=lambda v: _RANK.get(v.reason, len(_RANK)))
+        never = datetime.min.replace(tzinfo=self.at.tzinfo)
+        newest_first = sorted((f.verdict for f in findings), key=lambda v: v.expired_at or never, reverse=True)
+        ranked = sorted(newest_first, key=lambda v: _RANK.get(v.reason, len(_RANK)))
         causes = list(dict.fromkeys(v.detail for v in ranked))[:_MAX_CAUSES]
         return replace(
             ranked[0],

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from postseal.app.assess import Assessor
+from postseal.app.doubting import Doubting
 from postseal.app.unfetched import Unfetched
 from postseal.config import Config
 from postseal.sources.clock import SystemClock
 from postseal.sources.directory import Directories
 from postseal.sources.directory.folder import FolderDirectory
 from postseal.sources.directory.store import CertificateStore
+from postseal.sources.doubts import DoubtStore
 from postseal.sources.evidence import EvidenceStore
 from postseal.sources.lookup_client import LookupClient
 from postseal.sources.trust import FolderTrust
@@ -34,3 +36,9 @@ def build_assessor(config: Config, clock: SystemClock, report: Callable[[str], N
         path_settings=config.path_settings,
         revocation_settings=config.revocation_settings,
     )
+
+
+def build_doubting(config: Config, tell: Callable[[str], None]) -> Doubting:
+    """The memory of doubt as ``postseal check`` sees it: to read only."""
+    settings = config.policy_settings
+    return Doubting(DoubtStore(config.doubt_store, settings.give_up, readonly=True), settings, tell)

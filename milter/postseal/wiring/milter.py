@@ -13,6 +13,7 @@ from postseal.config import Config
 from postseal.core.errors import CannotCreate
 from postseal.sources.clock import SystemClock
 from postseal.sources.decisions import DecisionStore
+from postseal.sources.doubts import DoubtStore
 from postseal.sources.log import MailLog, open_log
 from postseal.sources.reinject import SmtpReinjector
 from postseal.sources.spool import Spool
@@ -70,5 +71,6 @@ def build_milter(config: Config, number: int = 0) -> MilterGraph:
         new_spool=lambda: Spool(config.milter.memory_limit, spool),
         reinjector=SmtpReinjector(reinject.host, reinject.port, config.milter.reinject_timeout) if reinject else None,
         workload=Workload(settings.max_messages),
+        doubts=DoubtStore(config.doubt_store, config.policy_settings.give_up),
     )
     return MilterGraph(sealing, log, clock, journal.close)

@@ -18,7 +18,7 @@ from postseal.core.text import address, escape
 from postseal.shell.cli.explain import as_json
 from postseal.shell.cli.main import add_command
 from postseal.sources.clock import SystemClock
-from postseal.wiring.assess import build_assessor
+from postseal.wiring.assess import build_assessor, build_doubting
 
 
 def register(commands: Any) -> None:
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         check(
             mailbox, sender, internal=config.is_internal(mailbox), assessor=assessor, rules=config.rules,
             settings=config.policy_settings, clock=clock, budget=0.0 if args.offline else config.milter.budget,
+            doubting=build_doubting(config, _warn),
         )
         for mailbox in recipients
     ]  # fmt: skip
