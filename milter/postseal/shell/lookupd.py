@@ -23,6 +23,14 @@ from postseal.sources.evidence import EvidenceStore
 from postseal.sources.log import MailLog, open_log
 from postseal.sources.metrics import Recorder
 from postseal.sources.notify import notify, watchdog_interval
+from postseal.sources.process import (
+    CAP_CHOWN,
+    CAP_DAC_OVERRIDE,
+    CAP_FOWNER,
+    hide_memory,
+    keep_capabilities,
+    no_new_privileges,
+)
 from postseal.wiring.lookup import build_confinement, build_crls, build_lookups, build_store
 from postseal.wiring.metrics import build_meter, start_counting
 
@@ -56,6 +64,7 @@ class Server:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Raises PostsealError when the service can't start."""
         path = self._config.lookup_socket
+        _give_up_rights()
         lock = _claim(path)
         try:
             self._store = build_store(self._config, self._log.warning, build_crls(self._confinement))
@@ -228,6 +237,16 @@ def _open_log(config: Config) -> MailLog:
     return open_log("postseal/lookup", config.log.facility, config.log.socket, config.log.level)
 
 
+def _give_up_rights() -> None:
+    """What talks to the Internet has no business with the machine, also where no service file says so (``postseal run``).
+
+    Of root's powers those over files stay: the evidence and the socket may belong to somebody else.
+    """
+    no_new_privileges()
+    hide_memory()
+    keep_capabilities(CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER)
+
+
 def _claim(path: Path) -> int:
     """Hold the lock beside the socket for as long as this process lives. Raises TryAgain when another one does."""
     name = f"{path}.lock"
@@ -259,7 +278,10 @@ def _listen(path: Path, group: str | None) -> socket.socket:
         if group:
             import grp
 
-            os.chown(new, -1, grp.getgrnam(group).gr_gid)
+            number = grp.getgrnam(group).gr_gid
+            # The service file refuses chown, and there the group is right already.
+            if os.stat(new).st_gid != number:
+                os.chown(new, -1, number)
         os.chmod(new, SOCKET_MODE)
         listener.listen(MAX_CLIENTS)
         os.replace(new, path)

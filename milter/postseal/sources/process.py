@@ -11,7 +11,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 # linux/capability.h: version 3 of capset has 64 capabilities in two halves.
 _CAPABILITY_VERSION, _LAST_CAPABILITY = 0x20080522, 63
-CAP_CHOWN, CAP_DAC_OVERRIDE = 0, 1
+CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER = 0, 1, 3
 
 
 def _prctl(option: int, value: int) -> bool:
