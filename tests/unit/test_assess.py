@@ -15,9 +15,9 @@ from postseal.core.certs import Certificate
 from postseal.core.crl import parse_crl
 from postseal.core.errors import Unavailable
 from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, Question
-from postseal.core.path import Anchor, PathFault, PathSettings
+from postseal.core.path import Anchor, Path, PathFault, PathSettings
 from postseal.core.revocation import RevocationSettings, Status
-from support.pki import DAY, HOUR, NOW, Leaf, authority, pointers
+from support.pki import DAY, HOUR, NOW, Authority, Leaf, authority, name, pointers, usage
 
 URL = "http://ca.example.test/sub.crl"
 ROOT_URL = "http://ca.example.test/root.crl"
@@ -259,3 +259,58 @@ def test_a_pin_is_seen_at_once() -> None:
     world.origin = Origin.PIN
     assert assessor.assess(ALICE, NOW).assessed[0].candidate.origin is Origin.PIN
     assert alice.certificate in world.known
+
+
+def test_crls_of_other_signers_count_for_mail_too() -> None:
+    """CRL-2, PRE-7: an appointed CRL issuer decides, its certificate comes from the store, and it is asked about as well."""
+    world = World()
+    found = world.root.issue(
+        None, common_name="CRL issuer", slot="signer", eku=None, key_usage=usage("crl_sign"), crl_urls=[ROOT_URL]
+    )
+    signer = Authority(found.certificate, found.key, name("CRL issuer"))
+    point = x509.DistributionPoint(
+        [x509.UniformResourceIdentifier(URL)], None, None, [x509.DirectoryName(signer.subject)]
+    )
+    alice = world.sub.issue("alice@example.test", extra=[(x509.CRLDistributionPoints([point]), False)])
+    world.known.append(alice.certificate)
+    indirect = x509.IssuingDistributionPoint(None, None, False, False, None, True, False)
+    crl = parse_crl(signer.crl(extra=[(indirect, True)]))
+    root_crl = CrlEvidence(parse_crl(world.root.crl()), ROOT_URL, NOW)
+    world.stored[alice.certificate.fingerprint] = (CrlEvidence(crl, URL, NOW, (signer.certificate,)),)
+    world.stored[world.sub.certificate.fingerprint] = (root_crl,)
+    first = world.assessor().assess(ALICE, NOW)
+    assert [v.status for v in first.assessed[0].verdicts] == [Status.UNKNOWN, Status.GOOD]
+    assert [q.certificate for q in first.missing] == [signer.certificate], "its own CRL was fetched a moment ago"
+    world.stored[signer.certificate.fingerprint] = (root_crl,)
+    second = world.assessor().assess(ALICE, NOW)
+    assert [v.status for v in second.assessed[0].verdicts] == [Status.GOOD, Status.GOOD]
+    assert not second.missing
+
+
+def test_another_path_is_taken_when_a_ca_of_the_first_is_revoked() -> None:
+    """RFC 5280 §6.1: the paths are kept, the choice among them is made anew with new evidence."""
+    world, _ = with_alice()
+    world.publish()
+    other = authority("Second root")
+    extensions = [(x509.BasicConstraints(ca=True, path_length=None), True), (usage("key_cert_sign", "crl_sign"), True)]
+    cross = other._sign(
+        world.sub.subject, world.sub.key.public_key(), extensions, not_before=NOW - DAY, not_after=NOW + DAY
+    )
+    roots = (Anchor(world.root.certificate), Anchor(other.certificate))
+    trust = Trust(world)
+    trust.anchors = lambda: roots  # type: ignore[method-assign]
+    trust.intermediates = lambda: (world.sub.certificate, cross)  # type: ignore[method-assign]
+    world.stored[cross.fingerprint] = (CrlEvidence(parse_crl(other.crl()), "file:other", NOW),)
+    assessor = Assessor(world, trust, world, world, PathSettings(), RevocationSettings())
+    first = assessor.assess(ALICE, NOW).assessed[0]
+    assert isinstance(first.path, Path)
+    for revoked, by in ((world.sub.certificate, world.root), (cross, other)):
+        world.stored[world.sub.certificate.fingerprint] = (CrlEvidence(parse_crl(world.root.crl()), ROOT_URL, NOW),)
+        world.stored[cross.fingerprint] = (CrlEvidence(parse_crl(other.crl()), "file:other", NOW),)
+        der = by.crl([Leaf(revoked, None)], number=2)
+        world.stored[revoked.fingerprint] = (CrlEvidence(parse_crl(der), ROOT_URL, NOW),)
+        world.evidence_generation += 1
+        second = assessor.assess(ALICE, NOW).assessed[0]
+        assert isinstance(second.path, Path)
+        assert revoked not in second.path.certificates
+        assert all(v.status is Status.GOOD for v in second.verdicts)

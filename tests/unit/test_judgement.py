@@ -275,6 +275,32 @@ def test_the_search_for_signers_is_bounded() -> None:
     assert (budget.status, budget.reason) == (Status.UNKNOWN, "rev.budget")
 
 
+def test_another_certificate_of_the_key_may_allow_to_sign_crls() -> None:
+    """CRL-5: where the issuer's certificate in the path lacks cRLSign, another one for the same name and key counts."""
+    private = key("p256", "split usage")
+    subject = name("Split usage")
+    window = {"not_before": NOW - DAY, "not_after": NOW + DAY}
+    ca = (x509.BasicConstraints(ca=True, path_length=None), True)
+    for_certificates = ROOT._sign(subject, private.public_key(), [ca, (usage("key_cert_sign"), True)], **window)
+    for_crls = ROOT._sign(subject, private.public_key(), [(usage("crl_sign"), True)], **window)
+    split = Authority(for_certificates, private, subject)
+    who = split.issue("u@example.test", kind="p256", slot="u")
+    crls = (crl(split), crl(ROOT))
+    assert judged(*crls, leaf=who, pool=(split,)).verdicts[0].reason == "rev.no-crl-sign"
+    assert judged(*crls, leaf=who, pool=(split, Authority(for_crls, private, subject))).good
+
+
+def test_unrelated_crls_cost_no_budget() -> None:
+    """PRE-6: an operator may hand in the CRLs of a hundred CAs at once; what counts is what concerns the certificate."""
+    who = SUB.issue("z@example.test", kind="p256", slot="z")
+    one = parse_crl(crl(authority("Unrelated", kind="p256")))
+    crowd = [CrlEvidence(one, f"file:{n}", NOW) for n in range(500)]
+    assert judged(*crowd, crl(SUB), crl(ROOT), leaf=who).good
+    mine = parse_crl(crl(SUB))
+    many = [CrlEvidence(mine, f"file:{n}", NOW) for n in range(100)]
+    assert judged(*many, crl(ROOT), leaf=who).verdicts[0].reason == "rev.budget"
+
+
 # ---- the path and the whole ---------------------------------------------------------------------------------------------
 
 

@@ -175,8 +175,8 @@ def test_every_reason_is_in_the_catalogue() -> None:
 
 
 def test_the_work_is_bounded() -> None:
-    """PRE-6: beyond 64 pieces of evidence GOOD isn't said any more; a revocation among the first still counts."""
-    others = [crl_from(crl(OTHER, extensions=[number(n)]), f"file:{n}") for n in range(70)]
+    """PRE-6: beyond 64 pieces about a certificate GOOD isn't said any more; a revocation among the first counts."""
+    others = [crl_from(crl(CA, extensions=[number(n), scope(ca=True)]), CRL_URL) for n in range(70)]
     verdict = decide(GOOD_CRL, *others)
     assert (verdict.status, verdict.reason) == (Status.UNKNOWN, "rev.budget")
     assert decide(BAD_CRL, *others).status is Status.REVOKED

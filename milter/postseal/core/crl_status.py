@@ -96,6 +96,10 @@ def hear(
     # CRL-6, RFC 5280 §6.3.3 (g)
     if how is Relation.ISSUER and signature_valid(crl, target.issuer.spki):
         signer: Signer | None = Signer(target.issuer, target.issuer_name, own=True)
+        if not target.issuer.may_sign_crls and signer_of is not None:
+            # CRL-5: another certificate of the same name and key may allow what this one doesn't.
+            other = signer_of(evidence)
+            signer = other if other is not None and other.facts is not None else signer
     else:
         signer = signer_of(evidence) if signer_of is not None else None
     if signer is None:

@@ -47,6 +47,7 @@ from postseal.core.verdict import Verdict as Verdict
 
 # PRE-6: pieces of evidence that one verdict looks at. Honest stores hold a handful.
 _MAX_EVIDENCE = 64
+_MAX_UNRELATED = 4096
 _MAX_CAUSES = 3
 _NO_REV_AVAIL, _FRESHEST = "2.5.29.56", "2.5.29.46"
 _JUST_TRIED = timedelta(minutes=1)
@@ -190,9 +191,7 @@ class _Judgement:
         self.remembered: list[Finding] = []
 
     def of(self, evidence: Sequence[Evidence]) -> Verdict:
-        considered = evidence[:_MAX_EVIDENCE]
-        for item in considered:
-            self._look_at(item, considered)
+        exhausted = self._look_at_all(evidence)
         self._weigh_crls()
         found = [*self.crls, *self.ocsps, *self.remembered]
         revoked = [f for f in found if f.verdict.status is Status.REVOKED and not self._lifted(f)]
@@ -204,10 +203,19 @@ class _Judgement:
         good = self._good() or self._short_lived()
         if good is None:
             return self._unknown(self._relevant())
-        if len(evidence) > _MAX_EVIDENCE:
+        if exhausted:
             # PRE-6: what wasn't looked at might have said revoked.
             return Verdict(Status.UNKNOWN, "rev.budget", f"there are more than {_MAX_EVIDENCE} pieces of evidence")
         return good
+
+    def _look_at_all(self, evidence: Sequence[Evidence]) -> bool:
+        """Was there more than may be looked at? What has nothing to do with the certificate costs little and counts little."""
+        for item in evidence[:_MAX_UNRELATED]:
+            related = len(self.spoken) + len(self.crls) + len(self.ocsps) + len(self.absent) + len(self.remembered)
+            if related >= _MAX_EVIDENCE:
+                return True
+            self._look_at(item, evidence)
+        return len(evidence) > _MAX_UNRELATED
 
     def _look_at(self, item: Evidence, all_of_it: Sequence[Evidence]) -> None:
         """Judge one source for itself. Whatever goes wrong in it is UNKNOWN and spoils nothing else (RPL-3)."""
