@@ -443,8 +443,34 @@ class TestAnchors:
         assert code(solo.issue("victim@b.test"), anchors=[solo]) == "path.not-ca"
         assert code(solo) == "path.untrusted-root"
 
-    def test_a_leaf_among_the_anchors_has_no_path_through_itself(self) -> None:
-        assert code(ALICE, anchors=[ALICE]) == "path.no-issuer"
+    def test_who_is_an_anchor_needs_no_issuer_and_vouches_for_nobody_else(self) -> None:
+        found = build(ALICE, anchors=[ALICE])
+        assert isinstance(found, Path)
+        assert (found.certificates, found.anchor.certificate) == ((ALICE.certificate,), ALICE.certificate)
+        assert code(ALICE, SUB, anchors=[ALICE, ROOT]) == "valid"
+        assert code(SUB.issue("bob@example.test", slot=1), SUB, anchors=[ALICE]) == "path.no-issuer"
+        forged = Authority(ALICE.certificate, ALICE.key, ALICE.certificate.x509.subject).issue("victim@b.test")
+        assert code(forged, anchors=[ALICE]) == "path.not-ca"
+        late = SUB.issue("alice@example.test", not_after=NOW - DAY)
+        assert code(late, anchors=[late]) == "path.expired"
+
+    def test_another_certificate_of_the_anchors_name_and_key_isnt_it(self) -> None:
+        again = SUB.issue("alice@example.test", not_after=NOW + DAY)
+        assert code(again, anchors=[ALICE]) == "path.no-issuer"
+
+    def test_without_a_name_nobody_is_an_issuer(self) -> None:
+        """RFC 5280 §4.1.2.4: every certificate that names no issuer would be its own."""
+        private = key("rsa2048", "nameless")
+        blank = Authority(Certificate(b"", None), private, x509.Name([]))  # type: ignore[arg-type]
+        root = Authority(
+            blank._sign(x509.Name([]), private.public_key(), [CA, SIGNS], not_before=NOW - DAY, not_after=NOW + DAY),
+            private, x509.Name([]),
+        )  # fmt: skip
+        assert code(root.issue("a@b.test"), anchors=[root]) == "path.not-ca"
+        nameless = ROOT._sign(
+            x509.Name([]), private.public_key(), [CA, SIGNS], not_before=NOW - DAY, not_after=NOW + DAY
+        )
+        assert code(root.issue("a@b.test"), Leaf(nameless, private)) == "path.not-ca"
 
     def test_an_intermediate_may_be_an_anchor(self) -> None:
         found = build(ALICE, anchors=[SUB])
@@ -478,6 +504,33 @@ def test_a_mesh_without_a_way_out_ends_within_a_second() -> None:
     started = time.perf_counter()
     found = build(leaf, *others)
     assert time.perf_counter() - started < 1
+    assert isinstance(found, PathFault)
+    assert found.code == "path.budget"
+
+
+def test_t14_a_mesh_with_a_way_out_is_left_by_it() -> None:
+    """PRE-6, T-14: of more paths than can be tried the short ones come first, so the good one is found."""
+    keys = [key("p256", ("mesh", i)) for i in range(6)]
+    way_out = [
+        Leaf(ROOT._sign(name("Mesh 3"), keys[3].public_key(), [CA, SIGNS], not_before=NOW - DAY, not_after=NOW + DAY), None)
+    ]  # fmt: skip
+    leaf = Authority(SUB.certificate, keys[0], name("Mesh 0")).issue("a@b.test")
+    found = build(leaf, *mesh(6), *way_out)
+    assert isinstance(found, Path)
+    assert len(found.certificates) == 3
+
+
+def test_t14_two_hundred_certificates_in_loops_are_given_up() -> None:
+    """PRE-6, T-14: self-loops and cross-signed circles; the search ends and nothing is trusted."""
+    others = mesh(14)
+    loops = [
+        Leaf(Authority(SUB.certificate, k, name(f"Mesh {i}"))._sign(
+            name(f"Mesh {i}"), k.public_key(), [CA, SIGNS], not_before=NOW - DAY, not_after=NOW + DAY), k)
+        for i, k in ((n, key("p256", ("mesh", n))) for n in range(14))
+    ]  # fmt: skip
+    assert len(others) + len(loops) >= 196
+    leaf = Authority(SUB.certificate, key("p256", ("mesh", 0)), name("Mesh 0")).issue("a@b.test")
+    found = build(leaf, *others, *loops)
     assert isinstance(found, PathFault)
     assert found.code == "path.budget"
 

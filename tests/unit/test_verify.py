@@ -190,6 +190,19 @@ def test_bad_input(capsys: pytest.CaptureFixture[str], arguments: list[str], cod
     assert told.count("\n") == 1
 
 
+def test_a_time_that_is_given_is_meant(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """CERT-15: patience with notBefore is for clocks that go wrong; notAfter includes its second and nothing after it."""
+    leaf = ROOT.issue("alice@example.test", not_before=NOW, not_after=NOW + DAY)
+    (files / "leaf.pem").write_bytes(leaf.pem)
+    start, end = leaf.certificate.not_before.timestamp(), leaf.certificate.not_after.timestamp()
+    for moment, reason in (
+        (start - 1, "path.not-yet-valid"), (start - 0.5, "path.not-yet-valid"), (start, "path.valid"),
+        (end, "path.valid"), (end + 0.5, "path.expired"),
+    ):  # fmt: skip
+        found = run(capsys, "leaf.pem", "--anchor", "root.pem", "--no-revocation", "--at", str(moment))[1][0]
+        assert found["reason"] == reason, moment
+
+
 def test_several_crls_in_one_pem_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from cryptography.hazmat.primitives.serialization import Encoding
 

@@ -19,7 +19,7 @@ from postseal.core.errors import BadData
 from postseal.core.evidence import CrlEvidence, Evidence, OcspEvidence, Question
 from postseal.core.fitness import fitness
 from postseal.core.judgement import JudgementSettings, judge_certificate
-from postseal.core.path import Anchor, Path, PathFault, PathSettings
+from postseal.core.path import SKEW, Anchor, Path, PathFault, PathSettings
 from postseal.core.path_explain import Check, explain_fault, explain_path
 from postseal.core.pem import pem_blocks
 from postseal.core.policies import ANY_INPUTS, PolicyInputs
@@ -43,7 +43,8 @@ class Request:
     at hand; it may go to the network.
 
     ``email`` asks whether mail can be encrypted with it (purposes, key usage, key); otherwise only the address counts, if
-    one is given. ``revocation`` False leaves revocation out. ``policies`` are the inputs of policy processing.
+    one is given. ``revocation`` False leaves revocation out.
+    ``policies`` are the inputs of policy processing, ``skew`` the patience with certificates that aren't valid yet.
     """
 
     anchors: tuple[Anchor, ...]
@@ -55,6 +56,7 @@ class Request:
     weak_keys: bool = False
     revocation: bool = True
     policies: PolicyInputs = ANY_INPUTS
+    skew: timedelta = SKEW
     find: Callable[[Question, Sequence[Evidence]], Sequence[Evidence]] | None = None
 
 
@@ -75,7 +77,7 @@ class Report:
 
 def verify(certificate: Certificate, request: Request, at: datetime) -> Report:
     """The report on one certificate at one moment. Total, as the parts that it calls are."""
-    settings = PathSettings(request.email, request.weak_keys, policies=request.policies)
+    settings = PathSettings(request.email, request.weak_keys, skew=request.skew, policies=request.policies)
     judged = judge_certificate(
         certificate,
         request.anchors,

@@ -15,6 +15,7 @@ from functools import lru_cache
 from postseal.core.certs import Certificate
 from postseal.core.names import NameKey
 from postseal.core.path_checks import anchor_fault, ca_fault, constrained, key_fault, names_fault, names_of, own_fault
+from postseal.core.path_values import SKEW as SKEW
 from postseal.core.path_values import Anchor as Anchor
 from postseal.core.path_values import AnchorSettings as AnchorSettings
 from postseal.core.path_values import Path as Path
@@ -99,6 +100,9 @@ class _Found:
             self.fault = PathFault(code, detail, certificate, tuple(tried))
 
 
+_FAR = 1 << 30
+
+
 class _BudgetSpent(Exception):
     """Ends the whole search; never leaves this module."""
 
@@ -118,6 +122,7 @@ class _Search:
         self._seen_signatures: set[tuple[bytes, bytes]] = set()
         self._candidates = 0
         self._comparisons = 0
+        self._distances: dict[NameKey, int] | None = None
         self._found = _Found()
 
     def run(self, leaf: Certificate) -> Iterator[Path | PathFault]:
@@ -143,6 +148,13 @@ class _Search:
         last = chain[-1]
         about = profile(last)
         matched = False
+        if not links:
+            # Who is an anchor needs nobody to vouch for it, whoever issued it.
+            for anchor in self._anchors.get(about.subject, ()):
+                path = self._anchored(chain, anchor, depth) if anchor.certificate == last else None
+                if path is not None:
+                    yield path
+                    return
         for anchor in self._anchors.get(about.issuer, ()):
             matched = True
             self._count_candidate(last)
@@ -184,17 +196,39 @@ class _Search:
             return list(found)
         wanted, at = about.authority_key_id, self._at
 
-        def order(issuer: Certificate) -> tuple[int, bool, float, str]:
+        steps = self._steps()
+
+        def order(issuer: Certificate) -> tuple[int, bool, int, float, str]:
             own = profile(issuer).subject_key_id
             match = 1 if wanted is None or own is None else 0 if own == wanted else 2
             current = issuer.not_before <= at <= issuer.not_after
-            return match, not current, -issuer.not_after.timestamp(), issuer.fingerprint
+            far = steps.get(profile(issuer).issuer, _FAR)
+            return match, not current, far, -issuer.not_after.timestamp(), issuer.fingerprint
 
         return sorted(found, key=order)
 
+    def _steps(self) -> dict[NameKey, int]:
+        """Names -> how many certificates are at least between them and an anchor, going by names alone.
+
+        A mesh of cross certificates has more paths than can be tried; this leads the search to the way out (PRE-6).
+        """
+        if self._distances is None:
+            below: dict[NameKey, set[NameKey]] = {}
+            for subject, found in self._issuers.items():
+                for certificate in found:
+                    below.setdefault(profile(certificate).issuer, set()).add(subject)
+            self._distances = dict.fromkeys(self._anchors, 0)
+            reached = list(self._anchors)
+            for name in reached:
+                for subject in below.get(name, ()):
+                    if subject not in self._distances:
+                        self._distances[subject] = self._distances[name] + 1
+                        reached.append(subject)
+        return self._distances
+
     def _anchored(self, chain: list[Certificate], anchor: Anchor, depth: int) -> Path | None:
         """The path that ends at ``anchor``, if it vouches for the chain and all its limits are kept."""
-        if not self._signed(chain, anchor.certificate):
+        if chain[-1] != anchor.certificate and not self._signed(chain, anchor.certificate):
             return None
         fault = anchor_fault(anchor, chain, depth, self._settings, self._at)
         if fault is None and chain[-1] != anchor.certificate:

@@ -81,6 +81,9 @@ def ca_fault(issuer: Certificate, settings: PathSettings, depth: int) -> PathFau
     def fault(code: str, detail: str) -> PathFault:
         return PathFault(code, detail, issuer, (issuer,))
 
+    # RFC 5280 §4.1.2.4, §4.1.2.6: an issuer has a name; without one it would be the issuer of everybody who names none.
+    if not about.subject:
+        return fault("path.not-ca", f"{name} has an empty subject, so it can't be anybody's issuer")
     # RFC 5280 §6.1.4 (k): v3 needs cA TRUE; v1 and v2 may only be believed by other means, and there are none.
     if about.version < 3:
         return fault(
@@ -168,6 +171,8 @@ def _stated_fault(anchor: Anchor, depth: int, settings: PathSettings, at: dateti
         return fault("path.expired", f"expired on {root.not_after:%Y-%m-%dT%H:%M:%SZ}")
     if about.unknown:
         return fault("path.unknown-extension", f"has the unknown critical extension {', '.join(about.unknown)}")
+    if not about.subject:
+        return fault("path.not-ca", "has an empty subject, so it vouches for itself only")
     # A version 1 certificate can't say what it is; who makes it an anchor says it.
     if about.version >= 3 and not about.ca:
         why = "has no basicConstraints" if about.ca is None else "says cA FALSE in its basicConstraints"

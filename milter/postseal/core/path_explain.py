@@ -38,7 +38,8 @@ def explain_path(path: Path, at: datetime, *, mail: bool) -> Iterator[Check]:
     yield Check(True, f"{root.name} is a trust anchor", "RFC 5280 §6.1.1 (d)")
     yield from _explain_anchor(path, at)
     for index in reversed(range(len(path.certificates))):
-        for rule in _rules(path.certificates, index, path.issuer_of(index), mail):
+        trusted = path.certificates[index] == root
+        for rule in _rules(path.certificates, index, None if trusted else path.issuer_of(index), mail):
             yield Check(True, f"{rule.about.name}: {rule.text}", rule.clause)
     said = ", ".join(sorted(path.policies.user)) or "none"
     yield Check(True, f"valid under the policies: {said}", "RFC 5280 §6.1.5 (g), RFC 9618 §5.5")

@@ -9,6 +9,8 @@ from postseal.core.certs import Certificate
 from postseal.core.policies import ANY_INPUTS, NO_OUTCOME, Policies, PolicyInputs
 from postseal.core.verdict import OnNoneDeclared, Order
 
+SKEW = timedelta(minutes=5)
+
 
 @dataclass(frozen=True, slots=True)
 class AnchorSettings:
@@ -38,10 +40,10 @@ _DEFAULTS = AnchorSettings()
 class Anchor:
     """A trust anchor: its name and key count, not its own signature (RFC 5280 §6.1.1 (d)).
 
-    A self-signed certificate that is made an anchor has a path of one: itself. Limits are added, as RFC 5280 §6.2 permits:
-    those that the anchor's certificate states of itself, as RFC 5937 tells, and those of ``settings``. A certificate that
-    doesn't say that it is a CA vouches for itself only. Trusting one person's self-signed certificate must not make that
-    person a CA.
+    A certificate that is made an anchor has a path of one: itself, whoever issued it. Limits are added, as RFC 5280 §6.2
+    permits: those that the anchor's certificate states of itself, as RFC 5937 tells, and those of ``settings``. A certificate
+    that doesn't say that it is a CA vouches for itself only. Trusting one person's self-signed certificate must not make
+    that person a CA.
     """
 
     certificate: Certificate
@@ -95,5 +97,5 @@ class PathSettings:
     max_signatures: int = 100
     max_candidates: int = 300
     max_comparisons: int = 1 << 20
-    skew: timedelta = timedelta(minutes=5)
+    skew: timedelta = SKEW
     policies: PolicyInputs = ANY_INPUTS

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from postseal.app.online import Online
@@ -18,7 +18,7 @@ from postseal.core.address import parse_mailbox
 from postseal.core.certs import Certificate
 from postseal.core.errors import BadData, NotPermitted, Usage
 from postseal.core.evidence import CrlEvidence, OcspEvidence
-from postseal.core.path import Anchor, Path
+from postseal.core.path import SKEW, Anchor, Path
 from postseal.core.policies import ANY_POLICY, PolicyInputs, valid_oid
 from postseal.core.reasons import CATALOGUE
 from postseal.core.text import escape
@@ -154,6 +154,8 @@ def _request(args: argparse.Namespace, at: datetime) -> tuple[Request, list[tupl
         weak_keys=args.allow_weak_keys,
         revocation=not args.no_revocation,
         policies=_policies(args),
+        # CERT-15: patience is for clocks that go wrong; a time that is given is meant.
+        skew=timedelta(0) if args.at else SKEW,
     )
     return request, files
 
