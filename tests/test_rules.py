@@ -32,6 +32,7 @@ class Rule:
 
     name: str
     left: str = ""
+    not_done: str = ""
     code: list[str] = field(default_factory=list)
     tests: list[str] = field(default_factory=list)
 
@@ -45,7 +46,7 @@ def _table() -> dict[str, Rule]:
             listed = {key: parts.get(key, "").replace(",", " ").split() for key in ("code", "test")}
             left = parts.get("partly", "") + parts.get("not done", "")
             assert head[1] not in rules, f"{head[1]} is there twice"
-            rules[head[1]] = Rule(head[1], left, listed["code"], listed["test"])
+            rules[head[1]] = Rule(head[1], left, parts.get("not done", ""), listed["code"], listed["test"])
     return rules
 
 
@@ -74,6 +75,21 @@ def _cited(node: ast.AST, outer: set[str]) -> Iterator[tuple[str, set[str]]]:
             yield from _cited(child, outer | rules_in(ast.get_docstring(child) or ""))
         elif isinstance(child, ast.FunctionDef) and child.name.startswith("test"):
             yield child.name, outer | rules_in(ast.get_docstring(child) or "")
+
+
+_SCENARIO = re.compile(r"\bT-(\d+)\b|\btest_t(\d\d)_")
+
+
+@cache
+def _scenarios() -> dict[int, list[str]]:
+    """Number of each T scenario -> tests that carry it in their name or docstring."""
+    found: dict[int, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+                for numbers in _SCENARIO.findall(f"{node.name} {ast.get_docstring(node) or ''}"):
+                    found.setdefault(int("".join(numbers)), []).append(f"{path.relative_to(ROOT)}::{node.name}")
+    return found
 
 
 @cache
@@ -124,6 +140,35 @@ def test_rules_are_obeyed_and_tested_where_the_table_says(name: str) -> None:
     for test in rule.tests:
         assert test in _tests(), f"{name}: there is no {test}"
         assert name in _tests()[test], f"{test} doesn't name {name}"
+
+
+JUDGEMENT = {"PRE": range(1, 8), "CRL": range(1, 31), "OCSP": (*range(1, 15), *range(18, 21)), "RPL": range(1, 8),
+             "CACHE": range(1, 15), "CERT": (*range(1, 8), *range(10, 20))}  # fmt: skip
+"""The rules by which certificates are judged, as far as they are numbered."""
+
+
+def test_rules_of_the_judgement_without_a_test() -> None:
+    """Prints them. There is none: a rule is obeyed and tested, or the table says that it isn't done, and why."""
+    wanted = [f"{family}-{n}" for family, numbers in JUDGEMENT.items() for n in numbers]
+    assert [rule for rule in wanted if rule not in RULES] == []
+    tested = {rule for rules in _tests().values() for rule in rules}
+    without = [rule for rule in wanted if rule not in tested]
+    not_done = [rule for rule in wanted if RULES[rule].not_done]
+    print(f"rules without a test: {', '.join(without) or 'none'}")
+    for rule in not_done:
+        print(f"  not done: {rule}: {' '.join(RULES[rule].not_done.split())}")
+    assert [rule for rule in without if rule not in not_done] == []
+
+
+# Scenarios that a sceptic would try on the judgement of certificates.
+SCENARIOS = (1, *range(4, 12), *range(14, 34))
+
+
+def test_scenarios_without_a_test() -> None:
+    """Prints which test proves which. There is none without: T-1, T-4 to T-11, T-14 to T-33."""
+    for number in SCENARIOS:
+        print(f"T-{number}: {', '.join(_scenarios().get(number, ['none']))}")
+    assert [f"T-{number}" for number in SCENARIOS if number not in _scenarios()] == []
 
 
 def test_every_trap_of_mtas_that_is_named_is_explained() -> None:
