@@ -77,18 +77,19 @@ def _cited(node: ast.AST, outer: set[str]) -> Iterator[tuple[str, set[str]]]:
             yield child.name, outer | rules_in(ast.get_docstring(child) or "")
 
 
-_SCENARIO = re.compile(r"\bT-(\d+)\b|\btest_t(\d\d)_")
+_SCENARIO = re.compile(r"\bT-(\d+)\b|_t(\d\d)_")
 
 
 @cache
 def _scenarios() -> dict[int, list[str]]:
     """Number of each T scenario -> tests that carry it in their name or docstring."""
     found: dict[int, list[str]] = {}
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+    for path in sorted(p for p in (ROOT / "tests").rglob("test_*.py") if p != Path(__file__)):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
-                for numbers in _SCENARIO.findall(f"{node.name} {ast.get_docstring(node) or ''}"):
-                    found.setdefault(int("".join(numbers)), []).append(f"{path.relative_to(ROOT)}::{node.name}")
+                for numbers in set(_SCENARIO.findall(f"{node.name} {ast.get_docstring(node) or ''}")):
+                    named = found.setdefault(int("".join(numbers)), [])
+                    named += {f"{path.relative_to(ROOT)}::{node.name}"} - set(named)
     return found
 
 
