@@ -162,9 +162,10 @@ class _Checker:
         self.relations(sections)
         rules = self.rules(self.entries("policy", data, "rules"))
         anchors = self.anchors(self.entries("anchor", data, "anchors"))
+        responders = tuple(entry for _, entry in self.entries("responder", data, "responders"))
         if self.problems:
             raise ConfigProblems(sorted(self.problems, key=lambda p: p.line))
-        return Config(path=self.path, **sections, rules=rules, anchors=anchors)
+        return Config(path=self.path, **sections, rules=rules, anchors=anchors, responders=responders)
 
     def relations(self, sections: Mapping[str, Any]) -> None:
         """What one option of a section says about another."""

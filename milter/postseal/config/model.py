@@ -269,6 +269,16 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Responder:
+    """An OCSP responder that is believed about the certificates of one CA although that CA didn't appoint it, for example one
+    that a company runs for all of its CAs; [[responder]] is written once for each pair. Files are read at the start."""
+
+    certificate: Path = _required(absolute_path(), "File with the certificate that signs the answers, PEM or DER.")
+    issuer: Path = _required(absolute_path(), """
+        File with the certificate of the CA. What counts is its key.""")
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """The mail log."""
 
@@ -370,6 +380,7 @@ class Config:
     metrics: Metrics
     rules: tuple[Rule, ...]
     anchors: tuple[Anchor, ...] = ()
+    responders: tuple[Responder, ...] = ()
 
     @staticmethod
     def default(**sections: Any) -> Config:
@@ -451,12 +462,13 @@ SECTIONS: Mapping[str, type] = {
     "certificates": Certificates,
     "anchor": Anchor,
     "revocation": Revocation,
+    "responder": Responder,
     "log": Log,
     "decisions": Decisions,
     "metrics": Metrics,
     "policy": Policy,
 }
-ARRAYS = ("anchor", "policy")
+ARRAYS = ("anchor", "responder", "policy")
 """Sections that are arrays of tables, written ``[[name]]``."""
 
 

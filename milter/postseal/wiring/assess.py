@@ -16,6 +16,7 @@ from postseal.sources.doubts import DoubtStore
 from postseal.sources.evidence import EvidenceStore
 from postseal.sources.lookup_client import LookupClient
 from postseal.sources.trust import FolderTrust
+from postseal.wiring.revocation import build_revocation
 
 
 def build_assessor(config: Config, clock: SystemClock, report: Callable[[str], None]) -> Assessor:
@@ -34,7 +35,7 @@ def build_assessor(config: Config, clock: SystemClock, report: Callable[[str], N
         evidence=evidence if config.lookup.fetch else Unfetched(evidence, clock),
         lookup=LookupClient(config.lookup_socket),
         path_settings=config.path_settings,
-        revocation_settings=config.revocation_settings,
+        revocation_settings=build_revocation(config),
     )
 
 

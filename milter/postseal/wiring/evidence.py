@@ -10,6 +10,7 @@ from postseal.core.certs import Certificate
 from postseal.sources.clock import SystemClock
 from postseal.sources.folder import WatchedFolder
 from postseal.wiring.lookup import build_store, build_trust
+from postseal.wiring.revocation import build_revocation
 
 
 def build_bundle_signers(config: Config, warn: Callable[[str], None]) -> tuple[Certificate, ...]:
@@ -31,6 +32,6 @@ def build_importer(
         subjects=subjects,
         clock=SystemClock(),
         path_settings=config.path_settings,
-        revocation=config.revocation_settings,
+        revocation=build_revocation(config),
         crl_max_size=config.lookup.crl_max_size,
     )

@@ -16,6 +16,7 @@ from postseal.sources.evidence import EvidenceStore
 from postseal.sources.evidence_upkeep import Limits
 from postseal.sources.trust import FolderTrust
 from postseal.wiring.fetch import build_fetcher
+from postseal.wiring.revocation import build_revocation
 
 Warn = Callable[[str], None]
 
@@ -54,7 +55,7 @@ def build_lookups(
         trust=build_trust(config, warn),
         clock=SystemClock(),
         path_settings=config.path_settings,
-        revocation=config.revocation_settings,
+        revocation=build_revocation(config),
         settings=LookupSettings(
             request_timeout=lookup.request_timeout,
             crl_max_size=lookup.crl_max_size,
