@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import timedelta
 
-from cryptography.x509 import load_der_x509_crl
+from cryptography.x509 import ObjectIdentifier, UnrecognizedExtension, load_der_x509_crl
 from cryptography.x509.ocsp import load_der_ocsp_response
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +13,28 @@ from hypothesis import strategies as st
 from postseal.core.crl import parse_crl
 from postseal.core.errors import BadData
 from postseal.core.evidence import CrlEvidence, Evidence, OcspEvidence, Question
+from postseal.core.judgement import JudgementSettings, judge_certificate
+from postseal.core.path import Anchor, PathSettings
 from postseal.core.revocation import Order, RevocationSettings, Status, Verdict, judge, refresh_window, still_needed
-from support.evidence import CRL_URL, OCSP_URL, Answer, Ocsp, crl, entry, full_name, number, reason, scope, uri
+from support.evidence import (
+    CRL_URL,
+    OCSP_URL,
+    Answer,
+    Ocsp,
+    certificate_issuer,
+    crl,
+    delta_of,
+    directory_name,
+    entry,
+    full_name,
+    name_of,
+    node,
+    number,
+    reason,
+    scope,
+    seq,
+    uri,
+)
 from support.pki import NOW, authority, usage
 
 CA = authority("Issuing CA", kind="p256")
@@ -78,6 +98,43 @@ def test_mutated_evidence_gives_a_verdict(
         assert SIGNED[GOOD_CRL] in changed_crl[1] or SIGNED[GOOD_OCSP] in changed_ocsp[1]
     if verdict.status is Status.REVOKED:
         assert SIGNED[BAD_CRL] in changed_crl[1] or SIGNED[BAD_OCSP] in changed_ocsp[1]
+
+
+ROOT = authority("Root", kind="p256")
+SUB = ROOT.sub("Sub CA", kind="p256")
+SIGNER = SUB.sub("CRL issuer", kind="p256")
+DELTA_URL = "http://crl.example.test/delta.crl"
+_POINT = seq(node(0xA0, full_name(uri(CRL_URL))), node(0xA2, directory_name(name_of(SIGNER))))
+CAROL = SUB.issue(
+    "carol@example.test", kind="p256", slot="c",
+    extra=[(UnrecognizedExtension(ObjectIdentifier("2.5.29.31"), seq(_POINT)), False)],
+)  # fmt: skip
+_MINE = certificate_issuer(name_of(SUB))
+HELD = crl(SUB, [entry(CAROL, reason(6))], extensions=[number(5)])
+LIFTED = crl(SUB, [entry(CAROL, reason(8))], extensions=[number(6), delta_of(5)])
+OTHERS = crl(SIGNER, [entry(7, _MINE), entry(8)], extensions=[number(1), scope(indirect=True)])
+OF_SIGNER = crl(SUB, extensions=[number(4), scope(ca=True)])
+SIGNED_TOO = {der: load_der_x509_crl(der).tbs_certlist_bytes for der in (HELD, LIFTED, OTHERS, OF_SIGNER)}
+
+
+@settings(max_examples=400, deadline=timedelta(seconds=2))
+@given(st.lists(mutated((HELD, LIFTED, OTHERS, OF_SIGNER)), max_size=4))
+def test_mutated_deltas_and_indirect_crls_give_a_verdict(changed: list[tuple[bytes, bytes]]) -> None:
+    """RPL-3: the whole judgement with signers and deltas raises nothing, and believes only what was signed."""
+    evidence: list[Evidence] = [CrlEvidence(parse_crl(crl(ROOT)), "file:root", NOW)]
+    for _, der in changed:
+        with suppress(BadData):
+            parsed = parse_crl(der)
+            evidence.append(CrlEvidence(parsed, DELTA_URL if parsed.delta_base is not None else CRL_URL, NOW))
+    both = JudgementSettings(PathSettings(), RevocationSettings())
+    pool = (SUB.certificate, SIGNER.certificate)
+    found = judge_certificate(CAROL.certificate, (Anchor(ROOT.certificate),), pool, lambda _: evidence, both, NOW)
+    assert len(found.verdicts) == 2
+    whole = {der for der, tbs in SIGNED_TOO.items() if any(tbs in mine for _, mine in changed)}
+    if found.verdicts[0].status is Status.GOOD:
+        assert whole >= {HELD, LIFTED} or whole >= {OTHERS, OF_SIGNER}
+    if found.verdicts[0].status is Status.REVOKED:
+        assert HELD in whole
 
 
 @settings(max_examples=300, deadline=timedelta(seconds=2))
