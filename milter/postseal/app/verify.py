@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from postseal.core.address import Mailbox
 from postseal.core.assess import Finding
+from postseal.core.baseline import baseline_remarks
 from postseal.core.certs import Certificate, load_certificates
 from postseal.core.crl import parse_crl
 from postseal.core.errors import BadData
@@ -147,6 +148,8 @@ def explain(report: Report) -> Iterator[Check]:
         yield from explain_path(report.path, report.at, mail=report.email)
     for finding in report.findings:
         yield Check(False if finding.fatal else None, f"{finding.code}: {finding.detail}", _clause(finding.code))
+    for remark in baseline_remarks(report.certificate) if report.email else ():
+        yield Check(None, f"Baseline Requirements: {remark.text}", remark.clause)
     if not any(f.fatal for f in report.findings):
         yield Check(True, "the certificate is fit for the purpose", "RFC 8550 §4.4")
     if isinstance(report.path, Path):
