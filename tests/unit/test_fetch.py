@@ -219,6 +219,14 @@ def test_long_download_goes_on_while_it_is_fast_enough(serve: Callable[..., RawS
     assert too_slow.why == "rev.timeout"
 
 
+def test_crumbs_earn_no_time(serve: Callable[..., RawServer]) -> None:
+    """THR-5, T-16: chunks of one octet, however many, keep the reader busy no longer than a server that says nothing."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    outcome = get_to(serve(endless(head, b"1\r\nx\r\n" * 10_000)), lambda _: None, budget=0.5, more=5)
+    assert isinstance(outcome, FetchFailed)
+    assert outcome.why == "rev.timeout"
+
+
 def test_length_that_is_too_short_gives_a_short_body(serve: Callable[..., RawServer]) -> None:
     """A length smaller than the body cuts the body there; the parser of CRLs then refuses it."""
     outcome, _ = get(serve(answer("HTTP/1.1 200 OK\nContent-Length: 3", b"abcdef")))

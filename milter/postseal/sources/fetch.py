@@ -35,6 +35,7 @@ _CHUNK = 64 * 1024
 _MAX_RETRY_AFTER = 24 * 3600.0
 # THR-5: octets a second that a long download must bring to be given more time.
 MIN_RATE = 64 * 1024
+_CRUMB = 1024
 _HEADER = re.compile(r"[ -~]{0,1024}\Z")
 
 
@@ -278,15 +279,17 @@ def _refused(url: str, response: requests.Response, max_size: int) -> FetchFaile
 def _read(response: requests.Response, request: _Request, counted: Callable[[int], object]) -> Transfer:
     received = bytearray()
     sink = received.extend if request.sink is None else _guarded(request.sink)
-    started, count = _exchange.monotonic(), 0
+    started, count, earned = _exchange.monotonic(), 0, 0
     for chunk in response.raw.stream(_CHUNK, decode_content=False):
         count += len(chunk)
         counted(len(chunk))
         if count > request.max_size:
             return FetchFailed(request.url, "rev.too-large", f"the answer has more than {request.max_size} bytes")
         sink(chunk)
-        # A body that keeps coming earns its time: as much as it would have taken at the slowest rate.
-        _exchange.deadline = max(request.deadline, min(request.until, started + count / MIN_RATE))
+        # A body that keeps coming earns its time: as much as it would have taken at the slowest rate. Crumbs earn none, since
+        # a chunk of one octet takes as long to read as one of a thousand.
+        earned += len(chunk) if len(chunk) >= _CRUMB else 0
+        _exchange.deadline = max(request.deadline, min(request.until, started + earned / MIN_RATE))
     headers = response.headers
     return Fetched(
         request.url, bytes(received), _kept(headers, "ETag"), _kept(headers, "Last-Modified"), _max_age(headers),
