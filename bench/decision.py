@@ -41,7 +41,18 @@ class Warm:
     def generation(self) -> int:
         return 0
 
-    def ask(self, questions: object, budget: float) -> Future[None]:
+    def intermediates(self) -> tuple[()]:
+        return ()
+
+    def wants_issuer(self, certificate: object, at: object) -> bool:
+        return False
+
+    def newest(self) -> None:
+        return None
+
+    def tell(self, questions: object) -> None: ...
+
+    def ask(self, questions: object, budget: float, message: str = "") -> Future[None]:
         raise SystemExit("the cache is not warm")
 
 

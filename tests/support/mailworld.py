@@ -27,7 +27,7 @@ from postseal.core.certs import Certificate
 from postseal.core.cms.reader import open_enveloped
 from postseal.core.crl import parse_crl
 from postseal.core.errors import Unavailable
-from postseal.core.evidence import CrlEvidence, Evidence, Question
+from postseal.core.evidence import CrlEvidence, Evidence, Orphan, Question
 from postseal.core.message import Field
 from postseal.core.path import Anchor, PathSettings
 from postseal.core.record import DecisionRecord
@@ -158,7 +158,18 @@ class World:
     def generation(self) -> int:
         return self.changes
 
-    def ask(self, questions: Sequence[Question], budget: float) -> Future[None]:
+    def intermediates(self) -> tuple[Certificate, ...]:
+        return ()
+
+    def wants_issuer(self, certificate: Certificate, at: datetime) -> bool:
+        return False
+
+    def newest(self) -> datetime | None:
+        return None
+
+    def tell(self, questions: Sequence[Question]) -> None: ...
+
+    def ask(self, questions: Sequence[Question | Orphan], budget: float, message: str = "") -> Future[None]:
         self.asked.append((tuple(questions), budget))
         future: Future[None] = Future()
         self.on_ask(future)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from cryptography import x509
 
 from postseal.app.assess import Assessor
 from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.assess import Candidate, Origin
 from postseal.core.certs import Certificate
+from postseal.core.clock import clock_fault
 from postseal.core.crl import parse_crl
 from postseal.core.errors import Unavailable
-from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, Question
+from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, Orphan, Question
 from postseal.core.path import Anchor, Path, PathFault, PathSettings
 from postseal.core.revocation import RevocationSettings, Status
 from support.pki import DAY, HOUR, NOW, Authority, Leaf, authority, name, pointers, usage
@@ -38,7 +40,11 @@ class World:
         self.broken_directory = ""
         self.broken_store = ""
         self.reads = 0
-        self.asked: list[Question] = []
+        self.asked: list[Question | Orphan] = []
+        self.told: list[Question] = []
+        self.wants = True
+        self.newest_crl: datetime | None = None
+        self.fetch_issuers = False
 
     def anchors(self) -> tuple[Anchor, ...]:
         return (Anchor(self.root.certificate),)
@@ -60,7 +66,16 @@ class World:
     def generation(self) -> int:
         return self.evidence_generation
 
-    def ask(self, questions: Sequence[Question], budget: float) -> Future[None]:
+    def wants_issuer(self, certificate: Certificate, at: datetime) -> bool:
+        return self.wants
+
+    def newest(self) -> datetime | None:
+        return self.newest_crl
+
+    def tell(self, questions: Sequence[Question]) -> None:
+        self.told.extend(questions)
+
+    def ask(self, questions: Sequence[Question | Orphan], budget: float, message: str = "") -> Future[None]:
         self.asked.extend(questions)
         done: Future[None] = Future()
         done.set_result(None)
@@ -76,7 +91,7 @@ class World:
         self.evidence_generation += 1
 
     def assessor(self) -> Assessor:
-        return Assessor(self, Trust(self), self, self, PathSettings(), RevocationSettings())
+        return Assessor(self, Trust(self), self, self, PathSettings(), RevocationSettings(), self.fetch_issuers)
 
 
 class Trust:
@@ -314,3 +329,57 @@ def test_another_path_is_taken_when_a_ca_of_the_first_is_revoked() -> None:
         assert isinstance(second.path, Path)
         assert revoked not in second.path.certificates
         assert all(v.status is Status.GOOD for v in second.verdicts)
+
+
+def test_orphan_is_asked_for_when_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 5280 §4.2.2.1, THR-1: a missing issuer is a question too, unless that is off, in back-off, or of no use."""
+    world, alice = with_alice()
+    world.fetch_issuers = True
+    monkeypatch.setattr(World, "intermediates", lambda self: ())
+    assessment = world.assessor().assess(ALICE, NOW)
+    assert assessment.missing == (Orphan(alice.certificate),)
+    world.assessor().fetch(assessment.missing, 1.0, "message")
+    assert world.asked == [Orphan(alice.certificate)]
+    world.wants = False
+    assert world.assessor().assess(ALICE, NOW).missing == ()
+    world.wants, world.fetch_issuers = True, False
+    assert world.assessor().assess(ALICE, NOW).missing == ()
+    world.fetch_issuers = True
+    assert world.assessor().assess(ALICE, alice.certificate.not_after + DAY).missing == ()
+
+
+def test_t23_wrong_clock_makes_nothing_good() -> None:
+    """CACHE-9, THR-27, T-23: before the newest CRL or before this version was made every verdict is unknown; revoked stays."""
+    world, alice = with_alice()
+    world.publish()
+    world.newest_crl = NOW + 10 * timedelta(minutes=1)
+    (one,) = world.assessor().assess(ALICE, NOW).assessed
+    assert {v.reason for v in one.verdicts} == {"rev.clock"}
+    world.newest_crl = NOW + timedelta(minutes=4)
+    (one,) = world.assessor().assess(ALICE, NOW).assessed
+    assert {v.status for v in one.verdicts} == {Status.GOOD}
+    world.publish(revoked=[alice], number=2)
+    world.newest_crl = NOW + DAY
+    (one,) = world.assessor().assess(ALICE, NOW).assessed
+    assert [v.reason for v in one.verdicts] == ["rev.revoked-crl", "rev.clock"]
+    assert clock_fault(datetime(1970, 1, 1, tzinfo=UTC), None, timedelta(minutes=5)).endswith(
+        "before postseal was made"
+    )
+    assert clock_fault(NOW, None, timedelta(minutes=5)) == ""
+
+
+def test_lookup_hears_now_and_then_of_what_is_in_use() -> None:
+    """CACHE-2, CRL-27: warm evidence is told of twice a day, and a revocation at once; what is missing is asked anyhow."""
+    world, alice = with_alice()
+    assessor = world.assessor()
+    assessor.assess(ALICE, NOW)
+    assert world.told == []
+    world.publish()
+    for hours in (0, 1, 11):
+        assessor.assess(ALICE, NOW + timedelta(hours=hours))
+    assert [q.certificate for q in world.told] == [alice.certificate, world.sub.certificate]
+    assessor.assess(ALICE, NOW + timedelta(hours=13))
+    assert len(world.told) == 4
+    world.publish(revoked=[alice], number=2)
+    assessor.assess(ALICE, NOW + timedelta(hours=14))
+    assert world.told[4].certificate == alice.certificate

@@ -266,7 +266,7 @@ def test_due(store: EvidenceStore) -> None:
     store.record_failure(NoAnswer(URL, "rev.timeout", "late", NOW, later + HOUR), 1, "ca.test", 0, NOW)
     assert store.due(later, NOW + DAY) == ()
     store.record_success(URL, "ca.test")
-    store.postpone(name, later + HOUR)
+    store.postpone({name: later + HOUR})
     assert store.due(later, NOW + DAY) == ()
     store.still_current(URL, later, later + DAY)
     assert store.due(later + 2 * HOUR, NOW + DAY) == ()

@@ -335,11 +335,11 @@ def test_ocsp_is_fetched_ahead_while_it_is_used(bench: Bench) -> None:
     (entry,) = bench.store.entries()
     for day in (1, 2):
         bench.clock.advance(timedelta(minutes=10))
-        bench.store.postpone(entry.name, bench.clock.now())
+        bench.store.postpone({entry.name: bench.clock.now()})
         assert bench.prefetch() == 1
         assert answer.asked == 1 + day
     bench.clock.advance(timedelta(days=15))
-    bench.store.postpone(entry.name, bench.clock.now())
+    bench.store.postpone({entry.name: bench.clock.now()})
     assert bench.prefetch() == 0
     # CACHE-9: only what was signed later proves that so much time has passed.
     assert bench.store.entries() != ()

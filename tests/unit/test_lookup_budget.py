@@ -177,7 +177,7 @@ def test_lease_ends_with_the_process_that_had_it(tmp_path: FilePath) -> None:
 
 
 def test_rpl_6_sudden_absence_is_an_error(bench: Bench) -> None:
-    """RPL-6: a CA that always had a current CRL for a month and has none now is alarming, others only worth a warning."""
+    """RPL-6, THR-20: a CA that had a current CRL for a month and has none now is alarming, others get a warning."""
     asked = question(CRL)
     for week in range(6):
         at = bench.clock.now()

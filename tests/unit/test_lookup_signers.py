@@ -225,3 +225,34 @@ def test_marks_of_base_and_delta_are_two(bench: Bench) -> None:
     change = parse_crl(delta(base=4, number=5))
     marks = [bench.store.mark_of((ROOT.certificate,), c) for c in (base, change)]
     assert [m.sha256 if m else "" for m in marks] == [base.sha256, change.sha256]
+
+
+def test_signer_is_fetched_from_where_the_crl_says(bench: Bench) -> None:
+    """RFC 5280 §5.2.7: an appointed signer that nobody knows is looked for at the CRL's caIssuers, if that is allowed."""
+    where = "http://aia.test/service.cer"
+    location = odd.seq(odd.oid("1.3.6.1.5.5.7.48.2"), odd.uri(where))
+    access = ("1.3.6.1.5.5.7.1.1", False, odd.seq(location))
+    point = odd.scope(odd.full_name(odd.uri(INDIRECT)), indirect=True)
+    times = {"this_update": odd.utc(NOW - HOUR), "next_update": odd.utc(NOW + 7 * DAY)}
+    der = odd.crl(SERVICE, [], extensions=(odd.number(1), point, access), **times)  # type: ignore[arg-type]
+    leaf = appointing()
+    bench.web.answers = {INDIRECT: der, where: SERVICE.certificate.der, CRL: crl(ROOT)}
+    assert look(bench, leaf) == (Status.GOOD, "rev.crl")
+    assert bench.web.count(where) == 1
+
+
+def test_forged_crl_has_nothing_fetched(bench: Bench) -> None:
+    """THR-1: a CRL in the issuer's own name that its key didn't sign doesn't get to name further URLs."""
+    where = x509.UniformResourceIdentifier("http://aia.test/evil.cer")
+    access = x509.AuthorityInformationAccess(
+        [x509.AccessDescription(x509.oid.AuthorityInformationAccessOID.CA_ISSUERS, where)]
+    )  # fmt: skip
+    forged = Authority(ROOT.certificate, authority("Signers stranger").key, ROOT.subject)
+    blob = crl(forged, extra=[(access, False)])
+    key = x509.load_der_x509_crl(blob).extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    own = x509.SubjectKeyIdentifier.from_public_key(ROOT.key.public_key()).digest
+    assert key.key_identifier is not None
+    bench.web.answers[CRL] = blob.replace(key.key_identifier, own)
+    leaf = issue(ROOT, "forged", crl_urls=[CRL])
+    assert look(bench, leaf)[0] is Status.UNKNOWN
+    assert bench.web.count("http://aia.test/") == 0

@@ -7,9 +7,9 @@ store or the evidence changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Generic, TypeVar
@@ -20,12 +20,13 @@ from postseal.app.ports import Directory, EvidenceReader, Lookup, TrustStore
 from postseal.core.address import Mailbox
 from postseal.core.assess import Assessed, Candidate
 from postseal.core.certs import Certificate
+from postseal.core.clock import clock_fault, doubted
 from postseal.core.errors import Unavailable
-from postseal.core.evidence import Evidence, NoAnswer, Question
+from postseal.core.evidence import Evidence, NoAnswer, Orphan, Question
 from postseal.core.fitness import fitness
-from postseal.core.judgement import JudgementSettings, judge_paths, possible_paths
+from postseal.core.judgement import Judgement, JudgementSettings, judge_paths, possible_paths
 from postseal.core.path import Path, PathFault, PathSettings
-from postseal.core.revocation import RevocationSettings, recheck_at
+from postseal.core.revocation import RevocationSettings, Status, recheck_at
 
 # CACHE-11: a verdict is reused for at most this long, so that a revocation is seen soon even if nothing else changes.
 _REUSE = timedelta(minutes=10)
@@ -33,6 +34,7 @@ _REUSE_FAULT = timedelta(minutes=1)
 _MAX_CANDIDATES = 20
 # Soon enough to see what another process fetched meanwhile.
 _REUSE_WHILE_FETCHING = timedelta(seconds=5)
+_TELL_AGAIN = timedelta(hours=12)
 
 T = TypeVar("T")
 
@@ -45,7 +47,7 @@ class Assessment:
     """
 
     assessed: tuple[Assessed, ...] = ()
-    missing: tuple[Question, ...] = ()
+    missing: tuple[Question | Orphan, ...] = ()
     error: str = ""
 
 
@@ -72,6 +74,7 @@ class Assessor:
         lookup: Lookup,
         path_settings: PathSettings,
         revocation_settings: RevocationSettings,
+        fetch_issuers: bool = False,
     ) -> None:
         self._directory = directory
         self._trust = trust
@@ -79,6 +82,8 @@ class Assessor:
         self._lookup = lookup
         self._path_settings = path_settings
         self._revocation = revocation_settings
+        self._fetch_issuers = fetch_issuers
+        self._told: LRUCache[tuple[str, Status], datetime] = LRUCache(maxsize=20_000)
         self._lock = Lock()
         self._kept: LRUCache[tuple[str, ...], _Kept[Assessment]] = LRUCache(maxsize=20_000)
         self._paths: LRUCache[tuple[str, ...], _Kept[tuple[Path, ...] | PathFault]] = LRUCache(maxsize=20_000)
@@ -105,35 +110,46 @@ class Assessor:
             self._kept[key] = _Kept(assessment, generation, at, until)
         return assessment
 
-    def fetch(self, questions: Sequence[Question], budget: float) -> Future[None]:
-        """Have missing evidence fetched; done when stored or when ``budget`` seconds are over. Never raises."""
-        return self._lookup.ask(questions, budget)
+    def fetch(self, questions: Sequence[Question | Orphan], budget: float, message: str = "") -> Future[None]:
+        """Have missing evidence fetched; done when stored or when ``budget`` seconds are over. Never raises.
+
+        ``message`` names the message for which it is fetched (THR-6).
+        """
+        return self._lookup.ask(questions, budget, message)
 
     def _judge_all(
         self, candidates: Sequence[Candidate], mailbox: Mailbox, at: datetime
     ) -> tuple[Assessment, datetime]:
         assessed: list[Assessed] = []
-        missing: dict[tuple[str, str], Question] = {}
+        missing: dict[tuple[str, str], Question | Orphan] = {}
         until = at + _REUSE
         for candidate in candidates:
-            one, questions, one_until = self._judge_one(candidate, mailbox, at)
+            one, wanted, one_until = self._judge_one(candidate, mailbox, at)
             assessed.append(one)
-            missing.update({(q.certificate.fingerprint, q.issuer.key_id): q for q in questions})
+            missing.update({_key(item): item for item in wanted})
             until = min(until, one_until)
         return Assessment(tuple(assessed), tuple(missing.values())), until
 
     def _judge_one(
         self, candidate: Candidate, mailbox: Mailbox, at: datetime
-    ) -> tuple[Assessed, tuple[Question, ...], datetime]:
+    ) -> tuple[Assessed, tuple[Question | Orphan, ...], datetime]:
         findings = fitness(candidate.certificate, mailbox, at, weak_keys=self._path_settings.weak_keys)
         paths, until = self._paths_of(candidate, at)
         # PRE-1: nothing is asked about a certificate without a validated path; PRE-2: nor about an unusable one.
         if isinstance(paths, PathFault) or any(f.fatal for f in findings):
             path = paths if isinstance(paths, PathFault) else paths[0]
-            return Assessed(candidate, path, (), findings), (), min(until, at + _REUSE_FAULT)
+            orphans = () if any(f.fatal for f in findings) else self._orphans(candidate, path, at)
+            return Assessed(candidate, path, (), findings), orphans, min(until, at + _REUSE_FAULT)
         settings = JudgementSettings(self._path_settings, self._revocation)
-        pool = (*candidate.extra, *self._trust.intermediates())
-        found = judge_paths(paths, pool, lambda question: self._evidence_for(question, at), settings, at)
+        asked: dict[Question, None] = {}
+
+        def evidence_for(question: Question) -> tuple[Evidence, ...]:
+            asked[question] = None
+            return self._evidence_for(question, at)
+
+        found = judge_paths(paths, self._pool(candidate), evidence_for, settings, at)
+        found = self._with_clock(found, at)
+        self._tell(asked, found, at)
         for verdict in found.verdicts:
             if verdict.reason != "rev.anchor":
                 until = min(until, max(recheck_at(verdict, at), at + _REUSE_WHILE_FETCHING))
@@ -144,14 +160,14 @@ class Assessor:
 
     def _paths_of(self, candidate: Candidate, at: datetime) -> tuple[tuple[Path, ...] | PathFault, datetime]:
         """The paths of a candidate, kept as long as every certificate in them stays valid and the trust store the same."""
-        generation = (self._trust.generation(), 0)
+        pool = self._pool(candidate)
+        generation = (self._trust.generation(), hash(pool))
         key = (candidate.certificate.fingerprint, *(c.fingerprint for c in candidate.extra))
         with self._lock:
             kept = self._paths.get(key)
         if kept is not None and kept.usable(generation, at):
             return kept.value, kept.until
-        intermediates = (*candidate.extra, *self._trust.intermediates())
-        paths = possible_paths(candidate.certificate, self._trust.anchors(), intermediates, self._path_settings, at)
+        paths = possible_paths(candidate.certificate, self._trust.anchors(), pool, self._path_settings, at)
         if isinstance(paths, PathFault):
             until = at + _REUSE_FAULT
         else:
@@ -160,11 +176,61 @@ class Assessor:
             self._paths[key] = _Kept(paths, generation, at, until)
         return paths, until
 
+    def _pool(self, candidate: Candidate) -> tuple[Certificate, ...]:
+        """Certificates that may complete a path, trusted for nothing."""
+        try:
+            fetched = self._evidence.intermediates()
+        except Unavailable:
+            fetched = ()
+        return (*candidate.extra, *self._trust.intermediates(), *fetched)
+
+    def _orphans(self, candidate: Candidate, path: Path | PathFault, at: datetime) -> tuple[Orphan, ...]:
+        """RFC 5280 §4.2.2.1: whose issuer isn't known, if it says where that may be had. The candidates are the
+        administrator's or a directory's, never mail's (THR-1)."""
+        if not self._fetch_issuers or not isinstance(path, PathFault) or path.code != "path.no-issuer":
+            return ()
+        lonely = path.certificate or candidate.certificate
+        try:
+            return (Orphan(lonely),) if self._evidence.wants_issuer(lonely, at) else ()
+        except Unavailable:
+            return ()
+
+    def _with_clock(self, found: Judgement, at: datetime) -> Judgement:
+        """CACHE-9: a clock that can't be right makes every verdict unknown, but takes no revocation back."""
+        try:
+            fault = clock_fault(at, self._evidence.newest(), self._revocation.skew)
+        except Unavailable:
+            fault = clock_fault(at, None, self._revocation.skew)
+        return replace(found, verdicts=doubted(found.verdicts, fault)) if fault else found
+
+    def _tell(self, asked: Iterable[Question], found: Judgement, at: datetime) -> None:
+        """CACHE-2, CRL-27: the lookup process sees only what is missing; now and then it hears of what isn't.
+
+        So evidence in use is fetched ahead, and a revocation is remembered beyond the evidence for it.
+        """
+        news = []
+        worst = found.worst
+        status = worst.status if worst is not None else Status.GOOD
+        for question in asked:
+            key = (question.certificate.fingerprint, status)
+            with self._lock:
+                told = self._told.get(key)
+                if question in found.missing or (told is not None and told <= at < told + _TELL_AGAIN):
+                    continue
+                self._told[key] = at
+            news.append(question)
+        if news:
+            self._lookup.tell(news)
+
     def _evidence_for(self, question: Question, at: datetime) -> tuple[Evidence, ...]:
         try:
             return self._evidence.evidence(question)
         except Unavailable as exc:
             return (NoAnswer("", "rev.store-unavailable", str(exc), at),)
+
+
+def _key(wanted: Question | Orphan) -> tuple[str, str]:
+    return (wanted.certificate.fingerprint, wanted.issuer.key_id if isinstance(wanted, Question) else "")
 
 
 def _first_expiry(certificates: Sequence[Certificate], limit: datetime) -> datetime:

@@ -7,19 +7,21 @@ CRL issuer (CRL-2). Whoever it is needs a valid path to an anchor of its own bef
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from postseal.app import freshness
 from postseal.app.flights import Errand
+from postseal.app.issuer_flight import MAX_CERTIFICATES, MAX_OCTETS
 from postseal.app.landing import Failed, Landed
 from postseal.app.lookup_ports import Http, Incoming, Store
 from postseal.app.ports import Clock, TrustStore
 from postseal.core.certificate_facts import certificate_facts
-from postseal.core.certs import Certificate
+from postseal.core.certs import Certificate, load_certificates
 from postseal.core.crl import Crl, signature_valid
 from postseal.core.errors import BadData
-from postseal.core.evidence import CrlEvidence
+from postseal.core.evidence import CrlEvidence, crl_issuer_urls
 from postseal.core.names import same_name
 from postseal.core.path import PathFault, PathSettings, build_path
 from postseal.core.revocation import RevocationSettings
@@ -29,6 +31,8 @@ from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
 _MAX_SIGNERS = 8
 _REST = timedelta(minutes=5)
 LONGEST_DOWNLOAD = 1800.0
+# Appointed signers of CRLs sign small ones; the library that reads the pointer wants all of it in memory.
+_MAX_TO_ASK = 4 * 1024 * 1024
 
 
 class CrlFlights:
@@ -40,7 +44,7 @@ class CrlFlights:
     def __init__(
         self, store: Store, http: Http, trust: TrustStore, clock: Clock, path_settings: PathSettings,
         revocation: RevocationSettings, max_size: int, chance: Callable[[], float], warn: Callable[[str], None],
-        then: Callable[[Errand, Crl], None] = lambda errand, crl: None,
+        then: Callable[[Errand, Crl], None] = lambda errand, crl: None, fetch_issuers: bool = False,
     ) -> None:  # fmt: skip
         self._store = store
         self._http = http
@@ -53,6 +57,7 @@ class CrlFlights:
         self._chance = chance
         self._warn = warn
         self._then = then
+        self._fetch_issuers = fetch_issuers
 
     def fetch(self, errand: Errand, deadline: float) -> Landed | Failed:
         """One CRL, conditionally if it is here already. A large one may take longer as long as it keeps coming."""
@@ -61,9 +66,9 @@ class CrlFlights:
                 errand.url, incoming.take, max_size=self._max_size, deadline=deadline, until=deadline + LONGEST_DOWNLOAD,
                 headers=self._conditions(errand),
             )  # fmt: skip
-            return self._received(errand, transfer, incoming)
+            return self._received(errand, transfer, incoming, deadline)
 
-    def _received(self, errand: Errand, transfer: Transfer, incoming: Incoming) -> Landed | Failed:
+    def _received(self, errand: Errand, transfer: Transfer, incoming: Incoming, deadline: float) -> Landed | Failed:
         at = self._clock.now()
         if isinstance(transfer, FetchFailed):
             return Failed(transfer.why, transfer.detail, transfer.retry_after, transfer.host_fault)
@@ -75,7 +80,7 @@ class CrlFlights:
         if isinstance(crl, tuple):
             return Failed(*crl)
         try:
-            return self._accept(errand, crl, transfer, at)
+            return self._accept(errand, crl, transfer, at, deadline)
         except BadData as exc:
             return Failed("rev.malformed", str(exc))
 
@@ -89,9 +94,9 @@ class CrlFlights:
         headers = {"If-None-Match": state.etag, "If-Modified-Since": state.last_modified}
         return {name: value for name, value in headers.items() if value}
 
-    def _accept(self, errand: Errand, crl: Crl, transfer: Fetched, at: datetime) -> Landed | Failed:
+    def _accept(self, errand: Errand, crl: Crl, transfer: Fetched, at: datetime, deadline: float) -> Landed | Failed:
         """Store the CRL if its signer may sign it and it is better than what is there (CACHE-4)."""
-        signer = self._signer(errand, crl, at)
+        signer = self._signer(errand, crl, at, deadline)
         if isinstance(signer, Failed):
             return signer
         mark = self._store.mark_of(signer, crl)
@@ -112,7 +117,7 @@ class CrlFlights:
 
     # ---- whose is it? -----------------------------------------------------------------------------------------------
 
-    def _signer(self, errand: Errand, crl: Crl, at: datetime) -> tuple[Certificate, ...] | Failed:
+    def _signer(self, errand: Errand, crl: Crl, at: datetime, deadline: float) -> tuple[Certificate, ...] | Failed:
         """The validated path of who signed the CRL, the signer first."""
         issuer = errand.chain[0]
         named = errand.question.crl_issuers if errand.question is not None else ()
@@ -121,27 +126,37 @@ class CrlFlights:
             return Failed("rev.wrong-issuer", "the CRL is another issuer's", about=errand.subject)
         if same_name(crl.issuer, issuer.subject) and signature_valid(crl, issuer.spki):
             return errand.chain
-        tried = False
-        for candidate in self._candidates(errand, crl):
-            tried = True
+        known = self._known(errand)
+        chain = self._chain_of(crl, known, at)
+        if chain is None and self._fetch_issuers and _of_another_key(crl, issuer):
+            known = (*known, *self._signers_from(crl, deadline))
+            chain = self._chain_of(crl, known, at)
+        if chain is not None:
+            return chain
+        if same_name(crl.issuer, issuer.subject):
+            return Failed("rev.bad-signature", "the CRL isn't signed by the issuer's key", about=errand.subject)
+        if any(self._candidates(crl, known)):
+            words = "the CRL isn't signed by a key of its issuer that is trusted"
+            return Failed("rev.bad-signature", words, about=errand.subject)
+        return Failed("rev.wrong-issuer", "the certificate of the CRL's issuer isn't known", about=errand.subject)
+
+    def _chain_of(self, crl: Crl, known: Sequence[Certificate], at: datetime) -> tuple[Certificate, ...] | None:
+        """PRE-7: the signer's own path to an anchor; whether anybody in it is revoked is judged with the CRL."""
+        anchors = self._trust.anchors()
+        for candidate in self._candidates(crl, known):
             if not signature_valid(crl, candidate.spki):
                 continue
-            chain = self._path(candidate, errand, at)
-            if chain is not None:
-                return chain
-        if same_name(crl.issuer, issuer.subject):
-            words = "the CRL isn't signed by the issuer's key"
-        elif tried:
-            words = "the CRL isn't signed by a key of its issuer that is trusted"
-        else:
-            words = "the certificate of the CRL's issuer isn't known"
-            return Failed("rev.wrong-issuer", words, about=errand.subject)
-        return Failed("rev.bad-signature", words, about=errand.subject)
+            if any(a.certificate == candidate for a in anchors):
+                return (candidate,)
+            path = build_path(candidate, anchors, known, self.path_settings, at)
+            if not isinstance(path, PathFault):
+                return path.certificates
+        return None
 
-    def _candidates(self, errand: Errand, crl: Crl) -> Iterator[Certificate]:
+    def _candidates(self, crl: Crl, known: Sequence[Certificate]) -> Iterator[Certificate]:
         """Known certificates in the CRL issuer's name whose keyUsage allows the signature (CRL-5)."""
         found = 0
-        for certificate in dict.fromkeys(self._known(errand)):
+        for certificate in dict.fromkeys(known):
             if not same_name(certificate.subject, crl.issuer):
                 continue
             facts = certificate_facts(certificate.der)
@@ -158,10 +173,20 @@ class CrlFlights:
         asked = errand.question.chain if errand.question is not None else ()
         return (*errand.chain, *asked, *anchors, *self._trust.intermediates(), *self._store.intermediates())
 
-    def _path(self, signer: Certificate, errand: Errand, at: datetime) -> tuple[Certificate, ...] | None:
-        """PRE-7: the signer's own path to an anchor; whether anybody in it is revoked is judged with the CRL."""
-        anchors = self._trust.anchors()
-        if any(a.certificate == signer for a in anchors):
-            return (signer,)
-        path = build_path(signer, anchors, self._known(errand), self.path_settings, at)
-        return None if isinstance(path, PathFault) else path.certificates
+    def _signers_from(self, crl: Crl, deadline: float) -> tuple[Certificate, ...]:
+        """RFC 5280 §5.2.7: certificates from where the CRL says that of its signer is; hints like all others."""
+        found: tuple[Certificate, ...] = ()
+        for url in crl_issuer_urls(bytes(crl.der)) if len(crl.der) <= _MAX_TO_ASK else ():
+            transfer = self._http.get(url, max_size=MAX_OCTETS, deadline=deadline)
+            if isinstance(transfer, Fetched):
+                with suppress(BadData):
+                    found += load_certificates(transfer.body, limit=MAX_CERTIFICATES)
+        return found
+
+
+def _of_another_key(crl: Crl, issuer: Certificate) -> bool:
+    """Does the CRL claim another key than the issuer's? One that merely looks forged must not have us fetch what it likes."""
+    own = certificate_facts(issuer.der).key_id
+    return not same_name(crl.issuer, issuer.subject) or (
+        crl.authority_key_id is not None and own is not None and crl.authority_key_id != own
+    )

@@ -263,6 +263,7 @@ class Flights:
             until = at + freshness.back_off(max(1, host_count - _BREAKER + 1), result.retry_after, self._chance)
             failure = NoAnswer(url, result.why, result.detail, at, retry_at)
             self._store.record_failure(failure, count, host, host_count, until, about=about)
+            # RPL-6, THR-20: who blocks the CRL of a reliable CA for all of its window is told on.
             words = f"could not retrieve URL {url}: {result.detail}; next attempt in {(retry_at - at).seconds} s"
             reliable = self._store.reliable_for(errand.chain, at) if errand.kind == "crl" else None
             if reliable is None:

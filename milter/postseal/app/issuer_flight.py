@@ -21,8 +21,8 @@ from postseal.core.transfer import FetchFailed, NotModified
 
 # THR-1, THR-4: requests for one certificate, octets of one answer, certificates in it.
 REQUESTS = 3
-_MAX_OCTETS = 256 * 1024
-_MAX_CERTIFICATES = 20
+MAX_OCTETS = 256 * 1024
+MAX_CERTIFICATES = 20
 _REST = timedelta(hours=1)
 
 
@@ -69,13 +69,13 @@ class IssuerFlights:
         return Failed("rev.malformed", "the certificates from there lead to no trust anchor", about=about)
 
     def _get(self, url: str, deadline: float) -> tuple[Certificate, ...] | Failed:
-        transfer = self._http.get(url, max_size=_MAX_OCTETS, deadline=deadline)
+        transfer = self._http.get(url, max_size=MAX_OCTETS, deadline=deadline)
         if isinstance(transfer, FetchFailed):
             return Failed(transfer.why, transfer.detail, transfer.retry_after, transfer.host_fault)
         if isinstance(transfer, NotModified):
             return Failed("rev.http-status", "HTTP status 304 to a request without conditions")
         try:
-            return load_certificates(transfer.body, limit=_MAX_CERTIFICATES)
+            return load_certificates(transfer.body, limit=MAX_CERTIFICATES)
         except BadData as exc:
             return Failed("rev.malformed", str(exc))
 

@@ -107,7 +107,17 @@ class Lookups:
         self._meter = meter
         http = MeteredHttp(http, store, clock, settings.octets_per_day)
         self._crls = CrlFlights(
-            store, http, trust, clock, path_settings, revocation, settings.crl_max_size, chance, warn, self._deltas
+            store,
+            http,
+            trust,
+            clock,
+            path_settings,
+            revocation,
+            settings.crl_max_size,
+            chance,
+            warn,
+            self._deltas,
+            settings.fetch_issuers,
         )
         self._ocsp = OcspFlights(
             store, http, clock, revocation, settings.ocsp_max_size, chance,
@@ -169,9 +179,11 @@ class Lookups:
         if self._pruned is None or at - self._pruned > timedelta(hours=1):
             self._store.prune(at)
             self._pruned = at
-        for entry in self._store.due(at, at - timedelta(days=14)):
-            # A success plans the next fetch itself; this only keeps a failure from coming back at once.
-            self._store.postpone(entry.name, at + freshness.retry_soon(entry.next_update, at))
+        due = self._store.due(at, at - timedelta(days=14))
+        # A success plans the next fetch itself; this only keeps a failure from coming back at once.
+        if due:
+            self._store.postpone({e.name: at + freshness.retry_soon(e.next_update, at) for e in due})
+        for entry in due:
             errand = self._errand(entry)
             if errand is not None and self._flights.fly(errand, None) is not None:
                 self._meter.prefetched(errand.kind)

@@ -53,6 +53,18 @@ class EvidenceReader(Protocol):
         """Changes whenever stored evidence changes (cheap: a few microseconds)."""
         ...
 
+    def intermediates(self) -> tuple[Certificate, ...]:
+        """CA certificates that were fetched because paths lacked them; the same tuple until they change."""
+        ...
+
+    def wants_issuer(self, certificate: Certificate, at: datetime) -> bool:
+        """Does ``certificate`` say where its issuer's is, and may that be asked now?"""
+        ...
+
+    def newest(self) -> datetime | None:
+        """CACHE-9: the newest thisUpdate of all CRLs that were ever accepted."""
+        ...
+
 
 class Lookup(Protocol):
     def ask(self, questions: Sequence[Question | Orphan], budget: float, message: str = "") -> Future[None]:
@@ -62,6 +74,10 @@ class Lookup(Protocol):
 
         The future never raises: a dead lookup process is seen as evidence that is still missing.
         """
+        ...
+
+    def tell(self, questions: Sequence[Question]) -> None:
+        """Let the lookup process know that these are in use (CACHE-2) and may be revoked (CRL-27). Returns at once."""
         ...
 
 

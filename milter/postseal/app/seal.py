@@ -6,6 +6,7 @@ and whatever goes wrong on the way is a reply that makes the client try again.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
@@ -155,6 +156,8 @@ class MessageJob:
         self._settings = sealing.settings
         self._held_since = sealing.clock.monotonic()
         self.queue_id = ""
+        # The queue ID may come late, and isn't told to the process that sees the Internet.
+        self._name = secrets.token_hex(8)
         self._raw_sender = sender
         self._sender = Sender.parse(sender)
         self._options = tuple(o for o in options if o.upper().startswith(_MAIL_OPTIONS))
@@ -204,7 +207,8 @@ class MessageJob:
                 return reply_to(decision)
         elif self._settings.budget > 0:
             # Fetched while the rest of the message arrives.
-            self._fetches.append(self._sealing.assessor.fetch(recipient.assessment.missing, self._settings.budget))
+            missing, budget = recipient.assessment.missing, self._settings.budget
+            self._fetches.append(self._sealing.assessor.fetch(missing, budget, self._name))
             self._last_fetch = self._sealing.clock.monotonic()
         self._recipients[raw] = recipient
         return None

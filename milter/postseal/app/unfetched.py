@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from postseal.app.ports import Clock, EvidenceReader
+from postseal.core.certs import Certificate
 from postseal.core.evidence import Evidence, NoAnswer, Question
 
 REASON = "rev.not-fetched"
@@ -28,3 +29,12 @@ class Unfetched:
 
     def generation(self) -> int:
         return self._reader.generation()
+
+    def intermediates(self) -> tuple[Certificate, ...]:
+        return self._reader.intermediates()
+
+    def wants_issuer(self, certificate: Certificate, at: datetime) -> bool:
+        return False
+
+    def newest(self) -> datetime | None:
+        return self._reader.newest()

@@ -30,7 +30,7 @@ from postseal.core.certs import Certificate, load_certificate
 from postseal.core.crl import Crl
 from postseal.core.crl_entries import RawEntries
 from postseal.core.errors import BadData, Unavailable
-from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, RevokedBefore
+from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, RevokedBefore, issuer_urls
 from postseal.sources import evidence_marks as m
 from postseal.sources import evidence_tables as t
 from postseal.sources.clock import SystemClock
@@ -71,6 +71,7 @@ class EvidenceStore(UrlMemory, Upkeep):
         self._boot = boot_id()
         self._leases = Leases(self._directory / "lease")
         self._helpers: tuple[int, tuple[Certificate, ...]] = (0, ())
+        self._newest: tuple[int, datetime | None] = (0, None)
         self._stored = 0
         self._readonly = readonly
         self._report = report
@@ -176,7 +177,12 @@ class EvidenceStore(UrlMemory, Upkeep):
 
     def newest(self) -> datetime | None:
         """CACHE-9: the newest thisUpdate of an accepted CRL: the present can't be before it."""
-        return self.marks.newest() if self._marked() else None
+        generation = self.generation()
+        kept, moment = self._newest
+        if kept != generation or not generation:
+            moment = self.marks.newest() if self._marked() else None
+            self._newest = (generation, moment)
+        return moment
 
     def entries(self) -> tuple[t.Entry, ...]:
         """All evidence, CRLs first, ordered by issuer."""
@@ -226,6 +232,15 @@ class EvidenceStore(UrlMemory, Upkeep):
             found = tuple(map(load_certificate, ders))
             self._helpers = (generation, found)
         return found
+
+    def wants_issuer(self, certificate: Certificate, at: datetime) -> bool:
+        """Does ``certificate`` say where its issuer's is, and is any of these URLs not left alone now?"""
+        urls = issuer_urls(certificate)
+        keys = {t.failure_key(url, about): url for url in urls for about in ("", certificate.fingerprint)}
+        blocking = select(t.failure.c.url).where(t.failure.c.url.in_(keys), t.failure.c.retry_at > at.timestamp())
+        with self._db.reading() as connection:
+            blocked = {keys[key] for key in connection.scalars(blocking)}
+        return bool(set(urls) - blocked)
 
     def crl(self, sha256: str) -> Crl | None:
         """The CRL of this name, if it can be read."""
@@ -362,12 +377,13 @@ class EvidenceStore(UrlMemory, Upkeep):
 
         self._db.write(write)
 
-    def postpone(self, name: str, refresh_at: datetime) -> None:
-        """Plan the next fetch of one piece of evidence."""
+    def postpone(self, plan: Mapping[str, datetime]) -> None:
+        """Plan the next fetch of evidence by name."""
 
         def write(connection: Connection) -> None:
-            for table, column in ((t.crl, t.crl.c.sha256), (t.ocsp, t.ocsp.c.name)):
-                connection.execute(table.update().where(column == name).values(refresh_at=t.stamp(refresh_at)))
+            for name, refresh_at in plan.items():
+                for table, column in ((t.crl, t.crl.c.sha256), (t.ocsp, t.ocsp.c.name)):
+                    connection.execute(table.update().where(column == name).values(refresh_at=t.stamp(refresh_at)))
 
         self._db.write(write, silent=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, overload
 
 from sqlalchemy import (
@@ -35,6 +35,7 @@ from postseal.core.names import name_key
 # Evidence of another layout isn't converted: it can be fetched again.
 VERSION = 2
 MAX_CRLS_PER_QUESTION = 32
+UNUSED = timedelta(days=90)
 metadata = MetaData()
 
 
@@ -352,7 +353,9 @@ def due(connection: Connection, at: datetime, used_since: datetime, most: int) -
     """CACHE-2: evidence whose time to be fetched again has come, the most urgent first, and whose URL isn't left alone."""
     now = at.timestamp()
     blocked = set(connection.scalars(select(failure.c.url).where(failure.c.retry_at > now)).all())
-    crls = select(crl, issuer.c.chain).join_from(crl, issuer).where(crl.c.refresh_at <= now)
+    # What nobody asks about for a season isn't kept fresh; it ends, and goes.
+    crls = select(crl, issuer.c.chain).join_from(crl, issuer)
+    crls = crls.where(crl.c.refresh_at <= now, crl.c.used_at >= (at - UNUSED).timestamp())
     answers = select(ocsp, issuer.c.chain).join_from(ocsp, issuer)
     answers = answers.where(ocsp.c.refresh_at <= now, ocsp.c.used_at >= used_since.timestamp())
     found: list[Entry] = []

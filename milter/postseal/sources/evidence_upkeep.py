@@ -19,7 +19,6 @@ from postseal.sources.evidence_marks import Marks
 from postseal.sources.leases import FileLease, Leases
 
 _WEEK = timedelta(days=7)
-_UNUSED = timedelta(days=90)
 _MAX_INTERMEDIATES = 2000
 _DAYS_KEPT = 30
 
@@ -149,7 +148,7 @@ class Upkeep:
             connection.execute(delete(t.ocsp).where(t.ocsp.c.name.in_(gone)))
             connection.execute(delete(t.failure).where(t.failure.c.retry_at < week_ago))
             connection.execute(delete(t.host).where(t.host.c.retry_at < week_ago))
-            unused = (proven - _UNUSED).timestamp()
+            unused = (proven - t.UNUSED).timestamp()
             idle = t.crl.c.used_at < unused, t.crl.c.next_update < unused, ~t.crl.c.url.startswith("file:")
             names = list(connection.scalars(select(t.crl.c.sha256).where(*idle)).all())
             connection.execute(delete(t.crl).where(*idle))
@@ -174,10 +173,11 @@ def make_room(connection: Connection, limits: Limits, spare: str = "") -> list[s
 
     ``spare`` is the hash of a CRL that stays whatever happens. The hashes of the CRLs that went.
     """
-    rows = list(connection.execute(select(t.crl).order_by(t.crl.c.used_at, t.crl.c.fetched_at)))
-    total, by_issuer = 0, dict[str, int]()
+    total = connection.scalar(select(func.sum(t.crl.c.size))) or 0
+    oldest_first = select(t.crl).order_by(t.crl.c.used_at, t.crl.c.fetched_at)
+    rows = list(connection.execute(oldest_first)) if total > limits.octets else []
+    by_issuer: dict[str, int] = {}
     for row in rows:
-        total += row.size
         by_issuer[row.issuer_key] = by_issuer.get(row.issuer_key, 0) + row.size
     gone: list[str] = []
     while total > limits.octets:
@@ -203,10 +203,10 @@ def _forget_crls(connection: Connection, names: list[str]) -> None:
 
 def _fewer_answers(connection: Connection, limits: Limits) -> None:
     count = func.count()
-    most = int(limits.answers * limits.share)
-    greedy = connection.execute(select(t.ocsp.c.issuer_key, count).group_by(t.ocsp.c.issuer_key).having(count > most))
     if (connection.scalar(select(count).select_from(t.ocsp)) or 0) <= limits.answers:
         return
+    most = int(limits.answers * limits.share)
+    greedy = connection.execute(select(t.ocsp.c.issuer_key, count).group_by(t.ocsp.c.issuer_key).having(count > most))
     for key, number in greedy.all():
         _oldest(connection, t.ocsp.c.issuer_key == key, number - most)
     over = (connection.scalar(select(count).select_from(t.ocsp)) or 0) - limits.answers

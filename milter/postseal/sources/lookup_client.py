@@ -17,6 +17,7 @@ from postseal.sources.clock import SystemClock
 
 _THREADS = 32
 _CONNECT = 1.0
+_TELL = 2.0
 # The lookup process answers within the budget; this is for the way back.
 _GRACE = 0.2
 
@@ -43,6 +44,10 @@ class LookupClient:
         done: Future[None] = Future()
         done.set_result(None)
         return done
+
+    def tell(self, questions: Sequence[Question]) -> None:
+        """Asked like any question, but nobody waits for the answer."""
+        self.ask(questions, _TELL)
 
     def refresh(self, names: Sequence[str], budget: float) -> dict[str, Any]:
         """Have stored evidence fetched again, now; the reply with one result per URL. Raises Unavailable."""

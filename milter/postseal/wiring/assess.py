@@ -36,6 +36,7 @@ def build_assessor(config: Config, clock: SystemClock, report: Callable[[str], N
         lookup=LookupClient(config.lookup_socket),
         path_settings=config.path_settings,
         revocation_settings=build_revocation(config),
+        fetch_issuers=config.lookup.fetch_issuers,
     )
 
 
