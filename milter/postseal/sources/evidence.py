@@ -77,6 +77,7 @@ class EvidenceStore(UrlMemory, Upkeep):
         self._report = report
         self._counter = Counter(self._directory / "generation", readonly)
         self._lock = threading.Lock()
+        self._awaited: set[str] = set()
         self._answers: LRUCache[tuple[object, ...], tuple[int, tuple[Evidence, ...]]] = LRUCache(20_000)
         self._files = crls(self._directory / "crl")
         self._db = Database(
@@ -314,9 +315,15 @@ class EvidenceStore(UrlMemory, Upkeep):
 
     def _index(self, sha256: str) -> None:
         """Have a large CRL indexed at leisure; its octets are searched meanwhile."""
+        with self._lock:
+            if sha256 in self._awaited:
+                return
+            self._awaited.add(sha256)
         self._files.index(sha256).add_done_callback(lambda made: self._was_indexed(sha256, made))
 
     def _was_indexed(self, sha256: str, future: Future[int | str]) -> None:
+        with self._lock:
+            self._awaited.discard(sha256)
         try:
             made = future.result()
             if isinstance(made, str):
