@@ -3,98 +3,45 @@
 from __future__ import annotations
 
 import base64
-import mmap
-import os
-import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from postseal.core.crl import Crl, parse_crl
 from postseal.core.crl_entries import Entries, RawEntries
-from postseal.core.errors import BadData, Unavailable
-from postseal.core.evidence import CrlEvidence, NoAnswer, Question, question_for
-from postseal.sources import confined, crl_files
+from postseal.core.errors import BadData
+from postseal.core.evidence import NoAnswer
+from postseal.sources import confined
 from postseal.sources.confine import HELPER, Confinement
 from postseal.sources.crl_confined import ConfinedCrls
 from postseal.sources.crl_files import LARGE, CrlFiles
 from postseal.sources.crl_indexing import write_index
 from postseal.sources.evidence import EvidenceStore
-from support.evidence import certificate_issuer, crl, entry, integer, name_of, number, octets, reason, scope, seq, utc
-from support.pki import DAY, HOUR, NOW, authority
-
-URL = "http://ca.test/large.crl"
-ROOT = authority("Large CRL CA", kind="p256")
-OTHER = authority("Another CA of a large CRL", kind="p256")
-LEAF = ROOT.issue("a@large.test", kind="p256", crl_urls=[URL])
-COUNT = 7000
-SERIALS = [(1 << 126) + n * 0x10001 for n in range(COUNT)]
-ENTRIES = [entry(serial, reason(n % 3)) for n, serial in enumerate(SERIALS)]
-LISTED, UNLISTED = integer(SERIALS[COUNT // 2])[2:], integer(SERIALS[0] + 1)[2:]
-
-
-def large(version: int, *more: bytes, indirect: bool = False) -> bytes:
-    """The CRL of a day: the entries that are on all of them, and ``more``."""
-    return crl(
-        ROOT, [*ENTRIES, *more], this_update=utc(NOW - HOUR + version * HOUR / 60),
-        extensions=[number(version), *([scope(indirect=True)] if indirect else [])],
-    )  # fmt: skip
-
-
-FIRST, SECOND = large(1), large(2, entry(5))
-# A date is missing: only who looks at every entry sees it.
-MALFORMED = large(3, seq(integer(77)))
-
-
-def ask() -> Question:
-    return question_for(LEAF.certificate, ROOT.certificate)
-
-
-def put(store: EvidenceStore, der: bytes) -> Crl:
-    with store.incoming() as incoming:
-        for at in range(0, len(der), 65536):
-            incoming.take(der[at : at + 65536])
-        found = incoming.crl(1 << 30)
-        assert isinstance(found, Crl), found
-        store.store_crl(found, (ROOT.certificate,), URL, NOW, NOW + DAY)
-    return found
-
-
-def the_crl(store: EvidenceStore) -> Crl | None:
-    found = [e.crl for e in store.evidence(ask()) if isinstance(e, CrlEvidence)]
-    assert len(found) <= 1
-    return found[0] if found else None
-
-
-def answers(found: Crl | None) -> bool:
-    """Does it say what all versions say?"""
-    assert found is not None
-    listed = found.find(LISTED)
-    assert listed is not None
-    assert listed.reason == ("unspecified", "keyCompromise", "cACompromise")[COUNT // 2 % 3]
-    assert found.find(UNLISTED) is None
-    assert found.entry_count in (0, COUNT, COUNT + 1)
-    return True
-
-
-def left_over(directory: Path) -> list[str]:
-    return sorted(p.name for p in (directory / "crl").iterdir() if p.name.startswith("."))
-
-
-class Gate:
-    """An indexer that waits until it may begin."""
-
-    def __init__(self) -> None:
-        self.open, self.asked = threading.Event(), 0
-
-    def __call__(self, source: int, target: int, sha256: str) -> int:
-        self.asked += 1
-        assert self.open.wait(20)
-        return write_index(source, target, sha256)
+from postseal.sources.file_octets import FileOctets
+from support.evidence import certificate_issuer, crl, entry, integer, name_of
+from support.largecrl import (
+    COUNT,
+    ENTRIES,
+    FIRST,
+    MALFORMED,
+    OTHER,
+    ROOT,
+    SECOND,
+    SERIALS,
+    URL,
+    Gate,
+    answers,
+    ask,
+    indexed,
+    large,
+    left_over,
+    put,
+    the_crl,
+)
+from support.pki import DAY, NOW
 
 
 @pytest.fixture
@@ -126,15 +73,6 @@ def make(directory: Path, reports: list[str]) -> Iterator[Callable[..., Evidence
         indexed(one)
 
 
-def indexed(store: EvidenceStore) -> None:
-    """Wait until nothing is being indexed."""
-    running: list[Future[int | str]] = list(store._files._indexing.values())
-    for future in running:
-        future.exception(20)
-    if store._files._worker is not None:
-        store._files._worker.submit(int).result(20)
-
-
 def test_answers_before_and_after_the_index(make: Callable[..., EvidenceStore], directory: Path) -> None:
     """The first CRL of a CA answers as soon as it is there; when the index is, all processes use that."""
     gate = Gate()
@@ -151,7 +89,7 @@ def test_answers_before_and_after_the_index(make: Callable[..., EvidenceStore], 
         found = the_crl(one)
         assert found is not None
         assert isinstance(found.entries, Entries)
-        assert isinstance(found.der, mmap.mmap)
+        assert isinstance(found.der, FileOctets)
         assert answers(found)
         assert found.entry_count == COUNT
     (row,) = reader.entries()
@@ -325,6 +263,33 @@ def test_restored_file_is_hashed_and_indexed_again(make: Callable[..., EvidenceS
     assert not again._files.wants_index(name)
 
 
+def test_file_octets_are_like_bytes(tmp_path: Path) -> None:
+    """What reads a CRL can't tell a file from its octets."""
+    (tmp_path / "x").write_bytes(FIRST)
+    with open(tmp_path / "x", "rb") as file:
+        read = FileOctets(file.fileno())
+    (tmp_path / "x").unlink()
+    assert len(read) == len(FIRST)
+    for at in (0, 1, 4095, 4096, len(FIRST) - 1, 5):
+        assert read[at] == FIRST[at]
+    for at in (-1, len(FIRST)):
+        with pytest.raises(IndexError):
+            read[at]
+    for part in (
+        slice(0, 9),
+        slice(4000, 5000),
+        slice(7, 7),
+        slice(9, 3),
+        slice(len(FIRST) - 3, len(FIRST) + 9),
+        slice(2),
+    ):
+        assert read[part] == FIRST[part]
+    for start, end in ((0, len(FIRST)), (5, 200), (len(FIRST) // 2, len(FIRST)), (9, 9)):
+        for wanted in (ENTRIES[0], ENTRIES[-1], ENTRIES[4000], b"not there"):
+            assert read.find(wanted, start, end) == FIRST.find(wanted, start, end)
+    assert bytes(read.__buffer__(0)) == FIRST
+
+
 def test_text_is_decoded_first(make: Callable[..., EvidenceStore]) -> None:
     """CRL-1: a large CRL in PEM or base64 is the same CRL."""
     plain = base64.encodebytes(FIRST)
@@ -404,105 +369,6 @@ def test_jobs_of_the_helper_include_indexing() -> None:
     assert confined.JOBS["index"] is confined.index
 
 
-WATCHED = ("fsync", "replace", "open", "write", "fchmod", "unlink", "chown", "rename")
-
-
-def killed_at(step: int, work: Callable[[], None]) -> bool:
-    """Run ``work`` in a child that is killed at its ``step``-th call that could change a file; whether it lived."""
-    child = os.fork()
-    if child == 0:
-        left = [step]
-
-        def watch(name: str) -> Callable[..., object]:
-            real = getattr(os, name)
-
-            def call(*args: object, **kwargs: object) -> object:
-                left[0] -= 1
-                if left[0] == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*args, **kwargs)
-
-            return call
-
-        code = 1
-        try:
-            for name in WATCHED:
-                setattr(os, name, watch(name))
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, -signal.SIGKILL)
-    return status == 0
-
-
-@pytest.mark.parametrize("before", [None, FIRST])
-def test_killed_at_any_step(before: bytes | None, make: Callable[..., EvidenceStore], directory: Path) -> None:
-    """CACHE-7: kill -9 before each step of storing and indexing a large CRL: afterwards there is the old one or the new."""
-
-    def work() -> None:
-        store = EvidenceStore(directory, readonly=False)
-        put(store, SECOND)
-        indexed(store)
-
-    first = make()
-    if before is not None:
-        put(first, before)
-        indexed(first)
-    allowed = {None if before is None else parse_crl(before).sha256, parse_crl(SECOND).sha256}
-    step, lived, seen = 0, False, set()
-    while not lived:
-        step += 1
-        assert step < 200
-        lived = killed_at(step, work)
-        found = the_crl(make(readonly=True))
-        seen.add(found.sha256 if found is not None else None)
-        assert seen <= allowed
-        assert found is None or answers(found)
-    assert step > 10
-    again = make()
-    indexed(again)
-    found = the_crl(make(readonly=True))
-    assert found is not None
-    assert (found.sha256, found.entry_count) == (parse_crl(SECOND).sha256, COUNT + 1)
-
-
-def test_readers_of_another_process_never_miss_one(make: Callable[..., EvidenceStore], directory: Path) -> None:
-    """The switch from one large CRL to the next is atomic: readers in another process have an answer at every moment."""
-    store = make()
-    put(store, large(10))
-    indexed(store)
-    done_r, done_w = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code, looked = 1, 0
-        try:
-            os.set_blocking(done_r, False)
-            os.close(done_w)
-            reader = EvidenceStore(directory, readonly=True)
-            seen = set()
-            while True:
-                found = the_crl(reader)
-                if not answers(found) or found is None or not isinstance(found.entries, Entries):
-                    break
-                seen.add(found.sha256)
-                looked += 1
-                try:
-                    if os.read(done_r, 1) == b"":
-                        code = 0 if looked > 20 and len(seen) > 2 else 2
-                        break
-                except BlockingIOError:
-                    continue
-        finally:
-            os._exit(code)
-    os.close(done_r)
-    for version in range(11, 19):
-        put(store, large(version))
-    os.close(done_w)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
 CONFIG = """[ca]
 default_ca = d
 [d]
@@ -562,34 +428,3 @@ def test_crl_made_by_openssl(make: Callable[..., EvidenceStore], tmp_path: Path)
             1 + n % 28,
         )
     assert found.find(integer(serials[0] + 1)[2:]) is None
-
-
-def test_full_disk_leaves_nothing(
-    make: Callable[..., EvidenceStore], directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An index that can't be written is told in a sentence; nothing half-written stays, and the CRL answers."""
-    told: list[str] = []
-
-    def full(source: int, target: int, sha256: str) -> int:
-        os.write(target, octets(b"half"))
-        raise OSError(28, "No space left on device")
-
-    store = EvidenceStore(directory, readonly=False, report=told.append, crls=lambda folder: CrlFiles(folder, full))
-    put(store, FIRST)
-    indexed(store)
-    assert "No space left on device" in told[0]
-    assert left_over(directory) == []
-    assert answers(the_crl(make(readonly=True)))
-    monkeypatch.setattr(crl_files, "LARGE", 10)
-    with store.incoming() as incoming, monkeypatch.context() as patch:
-        patch.setattr(os, "replace", _no_space)
-        incoming.take(bytes(FIRST))
-        found = incoming.crl(1 << 30)
-        assert isinstance(found, Crl)
-        with pytest.raises(Unavailable, match="No space left on device"):
-            store.store_crl(found, (ROOT.certificate,), URL, NOW, NOW + DAY)
-    assert left_over(directory) == []
-
-
-def _no_space(*_: object) -> None:
-    raise OSError(28, "No space left on device")

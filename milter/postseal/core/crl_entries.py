@@ -1,7 +1,7 @@
 """Look-up in the list of revoked certificates of a CRL of any size.
 
 ``crl_scan`` walks over the list once. What it keeps of an entry is six octets: the last four of its serial number's encoding,
-and in which block of about a kilobyte it is, sorted. A look-up bisects these, then searches the block, and a hit counts only
+and in which block of about two kilobytes it is, sorted. A look-up bisects these, then searches the block, and a hit counts only
 where an entry's serial number is. So nothing is trusted to be unique, and the entries stay where they are, in the CRL.
 """
 
@@ -90,26 +90,27 @@ class Entries:
             yield from self._walked(serial, start, end) if known.odd else self._found(encoded, start, end)
 
     def _found(self, encoded: bytes, start: int, end: int) -> Iterator[int]:
-        data = self._data
-        found = data.find(encoded, start, end)
+        block, at = self._data[start:end], 0
+        found = block.find(encoded)
         while found >= 0:
             # Only where an entry's serial number is: go there from the block's beginning.
             while True:
-                size = data[start + 1]
-                stop = start + 2 + size if size < 0x80 else header(data, start, end).end
+                size = block[at + 1]
+                stop = at + 2 + size if size < 0x80 else header(block, at, len(block)).end
                 if stop > found:
                     break
-                start = stop
-            if header(data, start, end).body == found:
-                yield start
-            found = data.find(encoded, found + 1, end)
+                at = stop
+            if found == at + 2 or header(block, at, len(block)).body == found:
+                yield start + at
+            found = block.find(encoded, found + 1)
 
     def _walked(self, serial: bytes, start: int, end: int) -> Iterator[int]:
-        while start < end:
-            entry = header(self._data, start, end)
-            if canonical_integer(Cursor(self._data, entry.body, entry.end).content(INTEGER)) == serial:
-                yield start
-            start = entry.end
+        block, at = self._data[start:end], 0
+        while at < len(block):
+            entry = header(block, at, len(block))
+            if canonical_integer(Cursor(block, entry.body, entry.end).content(INTEGER)) == serial:
+                yield start + at
+            at = entry.end
 
     @property
     def count(self) -> int:

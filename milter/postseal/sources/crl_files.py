@@ -1,10 +1,11 @@
 """CRLs as files: ``crl/<sha256>.crl``, and beside a large one its index, ``crl/<sha256>.idx``.
 
 Every file is written aside, synced and renamed, so at any moment there is the whole file or none (CACHE-7). A small CRL is
-read, compared with its name and parsed by each process. A large one is mapped: all processes share its pages and those of its
-index, and open it in microseconds, because the index tells how the file looked when it was last hashed, and what the hash of
-its signed part is. A file that looks different is hashed anew. An index is made once, by another process where one is given,
-and at leisure; until it is there the octets of the CRL are searched. One that is damaged or from another version is made again.
+read, compared with its name and parsed by each process. Of a large one the index is mapped, so that all processes share its
+pages, and entries are read from the file where they are found. It is opened in a moment, because the index tells how the file
+looked when it was last hashed, and what the hash of its signed part is. A file that looks different is hashed anew. An index
+is made once, by another process where one is given, and at leisure; until it is there the octets of the CRL are searched. One
+that is damaged or from another version is made again.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from postseal.core.crl_scan import scanned_entries
 from postseal.core.der import Octets
 from postseal.core.errors import BadData, Unavailable
 from postseal.sources.crl_indexing import map_file, stamp, write_index
+from postseal.sources.file_octets import FileOctets
 from postseal.sources.store import adopt, cause
 
 # Below this size parsing costs less than opening an index.
@@ -159,13 +161,14 @@ class CrlFiles:
                 der = file.read()
                 _compare(der, sha256)
                 return parse_crl(der, max(len(der), 1))
-            data = map_file(file.fileno())
-        index = self._index_of(sha256, len(data))
-        if known is None and (index is None or index.stamp != stamp(status)):
-            _compare(data, sha256)
-        if index is None:
-            return known or open_crl(data, sha256, _raw)
-        return open_crl(data, sha256, indexed(index.scanned), index.tbs_digest)
+            index = self._index_of(sha256, status.st_size)
+            if known is None and (index is None or index.stamp != stamp(status)):
+                _compare(map_file(file.fileno()), sha256)
+            if index is None:
+                return known or open_crl(map_file(file.fileno()), sha256, _raw)
+            # Without the hash of the signed part (EdDSA signs all of it) its octets are needed in one piece.
+            data = FileOctets(file.fileno()) if index.tbs_digest else map_file(file.fileno())
+            return open_crl(data, sha256, indexed(index.scanned), index.tbs_digest)
 
     def _index_of(self, sha256: str, size: int) -> Index | None:
         try:
@@ -328,4 +331,4 @@ def _compare(data: bytes | mmap.mmap, sha256: str) -> None:
 
 
 def _weight(crl: Crl) -> int:
-    return _MAPPED if isinstance(crl.der, mmap.mmap) else len(crl.der) + 1000
+    return len(crl.der) + 1000 if isinstance(crl.der, bytes) else _MAPPED
