@@ -78,10 +78,10 @@ class Gate:
     def __init__(self) -> None:
         self.open, self.asked = threading.Event(), 0
 
-    def __call__(self, source: int, target: int, sha256: str) -> int:
+    def __call__(self, source: int, target: int, sha256: str, tbs_digest: bytes) -> int:
         self.asked += 1
         assert self.open.wait(20)
-        return write_index(source, target, sha256)
+        return write_index(source, target, sha256, tbs_digest)
 
 
 def indexed(store: EvidenceStore) -> None:

@@ -185,7 +185,7 @@ def test_full_disk_leaves_nothing(
     """An index that can't be written is told in a sentence; nothing half-written stays, and the CRL answers."""
     told: list[str] = []
 
-    def full(source: int, target: int, sha256: str) -> int:
+    def full(source: int, target: int, sha256: str, tbs_digest: bytes) -> int:
         os.write(target, octets(b"half"))
         raise OSError(28, "No space left on device")
 

@@ -177,9 +177,9 @@ def test_entries_of_others_are_scanned_first(make: Callable[..., EvidenceStore])
     der = large(4, entry(SERIALS[3], certificate_issuer(name_of(OTHER))), indirect=True)
     asked: list[str] = []
 
-    def indexer(source: int, target: int, sha256: str) -> int:
+    def indexer(source: int, target: int, sha256: str, tbs_digest: bytes) -> int:
         asked.append(sha256)
-        return write_index(source, target, sha256)
+        return write_index(source, target, sha256, tbs_digest)
 
     store = make(indexer=indexer)
     found = put(store, der)

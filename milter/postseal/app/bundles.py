@@ -113,7 +113,8 @@ def _content(store: Store, entry: Entry) -> Callable[[], Octets] | None:
         crl = store.crl(entry.name)
         if crl is None:
             raise BadData(f"CRL {entry.name[:16]} went away while it was exported; try again")
-        return crl.der
+        # Of a large CRL this is a file.
+        return crl.der[:]
 
     return read if store.crl(entry.name) is not None else None
 

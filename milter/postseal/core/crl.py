@@ -61,6 +61,13 @@ class Entry:
     invalid_since: datetime | None
 
 
+class _Unsought:
+    """In place of what wasn't looked for yet."""
+
+
+_UNSOUGHT = _Unsought()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Crl:
     """A parsed CRL. Equal when the bytes are equal. Made by ``parse_crl`` and ``open_crl`` only.
@@ -90,7 +97,7 @@ class Crl:
     """Where delta CRLs of it are (RFC 5280 §5.2.6); empty also when that can't be read (CRL-18)."""
     authority_key: bytes | None = None
     """The value of the authority key identifier extension as it is (RFC 5280 §5.2.4 (c) compares it)."""
-    _located: dict[tuple[bytes, bytes | None], int] = field(repr=False, default_factory=dict)
+    _located: dict[tuple[bytes, bytes | None], Entry | None] = field(repr=False, default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Crl) and self.sha256 == other.sha256
@@ -130,14 +137,16 @@ class Crl:
         """
         if issuer == self.issuer:
             issuer = None
-        at = self._located.get((serial, issuer))
-        if at is None:
-            at = self._locate(serial, issuer)
-            # A gateway asks about the same certificates again and again.
-            if len(self._located) >= _MAX_REMEMBERED:
-                self._located.clear()
-            self._located[serial, issuer] = at
-        return None if at < 0 else _read_entry(self.der, at)
+        known = self._located.get((serial, issuer), _UNSOUGHT)
+        if not isinstance(known, _Unsought):
+            return known
+        at = self._locate(serial, issuer)
+        found = None if at < 0 else _read_entry(self.der, at)
+        # A gateway asks about the same certificates again and again.
+        if len(self._located) >= _MAX_REMEMBERED:
+            self._located.clear()
+        self._located[serial, issuer] = found
+        return found
 
     def _locate(self, serial: bytes, issuer: bytes | None) -> int:
         """Offset of the entry, or -1."""
@@ -320,6 +329,7 @@ def reason_code(value: bytes) -> str:
 
 
 _verified: dict[tuple[str, bytes], bool] = {}
+_hashed: dict[str, bytes] = {}
 
 
 def signature_valid(crl: Crl, spki: bytes) -> bool:
@@ -329,12 +339,26 @@ def signature_valid(crl: Crl, spki: bytes) -> bool:
     if known is None:
         # CRL-6: over the bytes as received. Any library that encodes the signed part anew needs a second per million entries.
         start, end = crl.tbs
-        algorithm = signature.parse_algorithm(crl.algorithm)
-        signed = b"" if crl.tbs_digest else memoryview(crl.der)[start:end]
-        known = bool(crl.signature) and signature.verifies(algorithm, crl.signature, signed, spki, crl.tbs_digest)
+        algorithm, digest = signature.parse_algorithm(crl.algorithm), signed_hash(crl)
+        signed = b"" if digest else memoryview(crl.der)[start:end]
+        known = bool(crl.signature) and signature.verifies(algorithm, crl.signature, signed, spki, digest)
         if len(_verified) >= _MAX_REMEMBERED:
             _verified.clear()
         _verified[key] = known
+    return known
+
+
+def signed_hash(crl: Crl) -> bytes:
+    """The hash of the signed part by the signature's algorithm, made once; empty when that signs no hash (EdDSA)."""
+    if crl.tbs_digest:
+        return crl.tbs_digest
+    known = _hashed.get(crl.sha256)
+    if known is None:
+        start, end = crl.tbs
+        known = signature.digest_of(signature.parse_algorithm(crl.algorithm), memoryview(crl.der)[start:end])
+        if len(_hashed) >= _MAX_REMEMBERED:
+            _hashed.clear()
+        _hashed[crl.sha256] = known
     return known
 
 

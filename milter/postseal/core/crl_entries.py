@@ -70,47 +70,52 @@ class Entries:
         if not 0 < len(serial) < 0x80:
             return ()
         try:
-            return list(self._bisected(serial))
+            return self._bisected(serial)
         except (IndexError, BadDer):
             # An index that doesn't fit its CRL, by whatever accident, must not hide an entry.
             return RawEntries(self._data, self._scanned.start, self._scanned.end).offsets(serial)
 
-    def _bisected(self, serial: bytes) -> Iterator[int]:
+    def _bisected(self, serial: bytes) -> Sequence[int]:
         known = self._scanned
         encoded = bytes((INTEGER, len(serial))) + serial
         key, keys = key_of(encoded), known.keys
-        at, last = bisect_left(keys, key), -1
+        at = bisect_left(keys, key)
+        found: list[int] = []
+        last = -1
         while at < len(keys) and keys[at] == key:
             block = known.blocks[at]
             at += 1
-            if block == last:
-                continue
-            last = block
-            start, end = known.starts[block], known.starts[block + 1]
-            yield from self._walked(serial, start, end) if known.odd else self._found(encoded, start, end)
+            if block != last:
+                start, end = known.starts[block], known.starts[block + 1]
+                found += self._walked(serial, start, end) if known.odd else self._found(encoded, start, end)
+                last = block
+        return found
 
-    def _found(self, encoded: bytes, start: int, end: int) -> Iterator[int]:
+    def _found(self, encoded: bytes, start: int, end: int) -> list[int]:
         block, at = self._data[start:end], 0
+        matches: list[int] = []
         found = block.find(encoded)
         while found >= 0:
             # Only where an entry's serial number is: go there from the block's beginning.
-            while True:
+            stop = at
+            while stop <= found:
+                at = stop
                 size = block[at + 1]
                 stop = at + 2 + size if size < 0x80 else header(block, at, len(block)).end
-                if stop > found:
-                    break
-                at = stop
             if found == at + 2 or header(block, at, len(block)).body == found:
-                yield start + at
+                matches.append(start + at)
             found = block.find(encoded, found + 1)
+        return matches
 
-    def _walked(self, serial: bytes, start: int, end: int) -> Iterator[int]:
+    def _walked(self, serial: bytes, start: int, end: int) -> list[int]:
         block, at = self._data[start:end], 0
+        matches: list[int] = []
         while at < len(block):
             entry = header(block, at, len(block))
             if canonical_integer(Cursor(block, entry.body, entry.end).content(INTEGER)) == serial:
-                yield start + at
+                matches.append(start + at)
             at = entry.end
+        return matches
 
     @property
     def count(self) -> int:

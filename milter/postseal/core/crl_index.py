@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
-from postseal.core import signature
-from postseal.core.crl import open_crl
+from postseal.core.crl import open_crl, signed_hash
 from postseal.core.crl_entries import Entries, Scanned
 from postseal.core.crl_scan import scanned_entries
 from postseal.core.der import Octets
@@ -50,15 +49,14 @@ class Index:
     scanned: Scanned
 
 
-def make_index(data: Octets, sha256: str, stamp: bytes) -> Index:
-    """Check the whole CRL in ``data`` and index it. Raises BadData with the cause."""
-    crl = open_crl(data, sha256, scanned_entries)
+def make_index(data: Octets, sha256: str, stamp: bytes, tbs_digest: bytes = b"") -> Index:
+    """Check the whole CRL in ``data`` and index it. Raises BadData with the cause.
+
+    CRL-6: with the hash of the signed part as received (``tbs_digest``, if it is known), nobody has to go through it again.
+    """
+    crl = open_crl(data, sha256, scanned_entries, tbs_digest)
     assert isinstance(crl.entries, Entries)
-    algorithm = signature.parse_algorithm(crl.algorithm)
-    start, end = crl.tbs
-    # CRL-6: the hash of the signed part as received, so that nobody has to go through it again.
-    digest = signature.digest_of(algorithm, memoryview(data)[start:end])
-    return Index(sha256, len(data), stamp, digest, crl.entries.scanned)
+    return Index(sha256, len(data), stamp, signed_hash(crl), crl.entries.scanned)
 
 
 def index_octets(index: Index) -> Iterator[bytes]:

@@ -91,7 +91,7 @@ def index(files: Sequence[int], arguments: Arguments) -> dict[str, Any]:
     """Write the index of the CRL in the first file to the second."""
     give_way()
     try:
-        return {"entries": write_index(files[0], files[1], arguments["sha256"])}
+        return {"entries": write_index(files[0], files[1], arguments["sha256"], bytes.fromhex(arguments["tbs_digest"]))}
     except OSError as exc:
         # The disk is full, say: that isn't the CRL's fault.
         return {"cause": exc.strerror or str(exc)}

@@ -29,9 +29,10 @@ class ConfinedCrls:
             return "rev.budget", str(exc)
         return None if refusal is None else (refusal.why, refusal.detail)
 
-    def index(self, source: int, target: int, sha256: str) -> int:
+    def index(self, source: int, target: int, sha256: str, tbs_digest: bytes) -> int:
         """``crl_indexing.write_index`` in another process."""
-        done = self._indexers.run("index", [source, target], {"sha256": sha256}, _limits(os.fstat(source).st_size))
+        arguments = {"sha256": sha256, "tbs_digest": tbs_digest.hex()}
+        done = self._indexers.run("index", [source, target], arguments, _limits(os.fstat(source).st_size))
         if isinstance(done, Refusal):
             raise BadData(done.detail)
         if done.bad:

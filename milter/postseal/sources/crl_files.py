@@ -39,7 +39,7 @@ _CACHE_OCTETS = 256 * 1024 * 1024
 # What a mapped CRL takes of this process's own memory, with some room.
 _MAPPED = 64 * 1024
 _MAX_BAD = 1000
-Indexer = Callable[[int, int, str], int]
+Indexer = Callable[[int, int, str, bytes], int]
 """``crl_indexing.write_index``, perhaps in another process. Raises BadData, Unavailable or OSError."""
 Fault = tuple[str, str]
 """Reason code and words."""
@@ -190,26 +190,27 @@ class CrlFiles:
         index = self._index_of(sha256, status.st_size)
         return index is None or index.stamp != stamp(status)
 
-    def index(self, sha256: str, source: Path | None = None) -> Future[int | str]:
+    def index(self, sha256: str, source: Path | None = None, tbs_digest: bytes = b"") -> Future[int | str]:
         """Make the index of a CRL (in ``source``, or written): how many entries it has, or why it isn't one; one at a time.
 
-        The future raises Unavailable when that can't be found out now.
+        ``tbs_digest`` is the hash of its signed part if the file was gone through just now. The future raises Unavailable
+        when it can't be found out now.
         """
         with self._lock:
             running = self._indexing.get(sha256)
             if running is None:
                 self._worker = self._worker or ThreadPoolExecutor(1, "index")
                 running = self._indexing[sha256] = self._worker.submit(
-                    self._make_index, sha256, source or self.path(sha256)
+                    self._make_index, sha256, source or self.path(sha256), tbs_digest
                 )
         return running
 
-    def _make_index(self, sha256: str, source: Path) -> int | str:
+    def _make_index(self, sha256: str, source: Path, tbs_digest: bytes) -> int | str:
         final = self.index_path(sha256)
         aside = self.aside(f"{sha256}.idx")
         try:
             with _writing(final, aside), open(source, "rb", buffering=0) as file, open(aside, "wb") as out:
-                count = self._indexer(file.fileno(), out.fileno(), sha256)
+                count = self._indexer(file.fileno(), out.fileno(), sha256, tbs_digest)
             self._settle(aside, final)
         except BadData as exc:
             with self._lock:

@@ -23,13 +23,17 @@ def map_file(file: int) -> mmap.mmap:
     return mmap.mmap(file, 0, prot=mmap.PROT_READ)
 
 
-def write_index(source: int, target: int, sha256: str) -> int:
-    """Write the index of the CRL in ``source`` to ``target`` and sync it; how many entries. Raises BadData or OSError."""
+def write_index(source: int, target: int, sha256: str, tbs_digest: bytes = b"") -> int:
+    """Write the index of the CRL in ``source`` to ``target`` and sync it; how many entries. Raises BadData or OSError.
+
+    With ``tbs_digest``, the hash of its signed part, somebody has gone through the file just now; without, it is compared
+    with its name.
+    """
     status = os.fstat(source)
     data = map_file(source)
-    if hashlib.sha256(data).hexdigest() != sha256:
+    if not tbs_digest and hashlib.sha256(data).hexdigest() != sha256:
         raise BadData("its content is not what was stored")
-    index = make_index(data, sha256, stamp(status))
+    index = make_index(data, sha256, stamp(status), tbs_digest)
     for piece in index_octets(index):
         view = memoryview(piece)
         while view:

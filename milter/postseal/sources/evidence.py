@@ -27,7 +27,7 @@ from cachetools import LRUCache
 from sqlalchemy import Connection, Row, delete, select
 
 from postseal.core.certs import Certificate, load_certificate
-from postseal.core.crl import Crl
+from postseal.core.crl import Crl, signed_hash
 from postseal.core.crl_entries import RawEntries
 from postseal.core.errors import BadData, Unavailable
 from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, RevokedBefore, issuer_urls
@@ -298,7 +298,7 @@ class EvidenceStore(UrlMemory, Upkeep):
         self._files.keep(crl)
         self._unlink(superseded)
         if crl.sha256 not in superseded and self._files.wants_index(crl.sha256):
-            self._index(crl.sha256)
+            self._index(crl.sha256, _known_hash(crl))
 
     def _answered_by_another(self, keys: Mapping[str, Any], at: datetime) -> bool:
         with self._db.reading() as connection:
@@ -306,20 +306,20 @@ class EvidenceStore(UrlMemory, Upkeep):
         return kept is not None and kept.next_update is not None and kept.next_update > at.timestamp()
 
     def _indexed_first(self, crl: Crl) -> Crl:
-        made = self._files.index(crl.sha256).result()
+        made = self._files.index(crl.sha256, tbs_digest=_known_hash(crl)).result()
         if isinstance(made, str):
             self._files.drop(crl.sha256)
             raise BadData(made)
         found = self._files.read(crl.sha256)
         return crl if isinstance(found, str) else found
 
-    def _index(self, sha256: str) -> None:
+    def _index(self, sha256: str, tbs_digest: bytes = b"") -> None:
         """Have a large CRL indexed at leisure; its octets are searched meanwhile."""
         with self._lock:
             if sha256 in self._awaited:
                 return
             self._awaited.add(sha256)
-        self._files.index(sha256).add_done_callback(lambda made: self._was_indexed(sha256, made))
+        self._files.index(sha256, tbs_digest=tbs_digest).add_done_callback(lambda made: self._was_indexed(sha256, made))
 
     def _was_indexed(self, sha256: str, future: Future[int | str]) -> None:
         with self._lock:
@@ -468,3 +468,8 @@ class EvidenceStore(UrlMemory, Upkeep):
             connection.execute(delete(t.crl).where(t.crl.c.sha256 == sha256))
 
         self._db.write(write)
+
+
+def _known_hash(crl: Crl) -> bytes:
+    """Its signature was verified a moment ago, in the file that is indexed now; what is in memory was never read from it."""
+    return b"" if isinstance(crl.der, bytes) else signed_hash(crl)

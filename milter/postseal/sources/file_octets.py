@@ -42,7 +42,10 @@ class FileOctets:
         start, stop, _ = at.indices(self._size)
         if first <= start <= stop <= first + len(window):
             return window[start - first : stop - first]
-        return self._read(start, stop)
+        octets = self._read(start, stop)
+        if len(octets) <= _WINDOW:
+            self._window = start, octets
+        return octets
 
     def find(self, part: bytes, start: int, end: int, /) -> int:
         for low in range(start, end, _SLICE):
