@@ -86,8 +86,9 @@ def test_a_revoked_certificate_is_an_answer_of_no(setup: Setup) -> None:
 def test_offline_asks_nobody(setup: Setup) -> None:
     before = setup.web.count("/check.crl")
     setup._leaf("dora@partner.test", 3)
-    setup.check("--offline", "dora@partner.test")
+    done = setup.check("--offline", "dora@partner.test")
     assert setup.web.count("/check.crl") == before
+    assert "postseal lookup would " in done.stdout
 
 
 def test_says_which_rule_lets_it_go_in_clear(setup: Setup) -> None:

@@ -52,6 +52,8 @@ class Store(Protocol):
 
     def ocsp(self, name: str) -> bytes | None: ...
 
+    def intermediates(self) -> tuple[Certificate, ...]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
@@ -65,7 +67,7 @@ class Parcel:
 
 def pack(store: Store, node: str, at: datetime, since: datetime | None) -> Parcel:
     """All current evidence of ``store``, or what was fetched after ``since``. What has expired helps nobody."""
-    certificates: dict[str, bytes] = {}
+    certificates = {c.fingerprint: c.der for c in store.intermediates()}
     items: list[Item] = []
     sources: list[Callable[[], Octets]] = []
     expired = unreadable = 0
@@ -185,6 +187,7 @@ def open_items(
         if item.kind is ItemKind.CERTIFICATE:
             certificates[item.sha256] = load_certificate(made.item(number, manifest))
     importer = make_importer(tuple(certificates.values()))
+    importer.take_issuers(tuple(certificates.values()), f"bundle:{manifest.node}")
     for number, item in enumerate(manifest.items):
         if item.kind is ItemKind.CERTIFICATE:
             continue

@@ -26,7 +26,7 @@ from postseal.core.certs import Certificate
 from postseal.core.errors import Unavailable
 from postseal.core.evidence import NoAnswer, Question
 
-_BREAKER = 5
+BREAKER = 5
 _LOOK_AGAIN = 0.05
 
 
@@ -162,7 +162,7 @@ class Flights:
             if retry_at is not None and retry_at > at:
                 return True
         count, until = self._store.host_state(errand.host)
-        if count < _BREAKER or until is None:
+        if count < BREAKER or until is None:
             return False
         # Half-open: when the time is over one request may try; it closes or opens the breaker for all others.
         return until > at or self._hosts.busy(errand.host)
@@ -260,7 +260,7 @@ class Flights:
             count = self._store.url_state(url, about).failures + 1
             retry_at = at + freshness.back_off(count, result.retry_after, self._chance)
             host_count = self._store.host_state(host)[0] + 1 if result.host_fault else 0
-            until = at + freshness.back_off(max(1, host_count - _BREAKER + 1), result.retry_after, self._chance)
+            until = at + freshness.back_off(max(1, host_count - BREAKER + 1), result.retry_after, self._chance)
             failure = NoAnswer(url, result.why, result.detail, at, retry_at)
             self._store.record_failure(failure, count, host, host_count, until, about=about)
             # RPL-6, THR-20: who blocks the CRL of a reliable CA for all of its window is told on.

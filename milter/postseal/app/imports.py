@@ -12,6 +12,7 @@ from postseal.app import freshness
 from postseal.app.lookup_ports import Mark
 from postseal.app.ports import Clock, TrustStore
 from postseal.core import ocsp
+from postseal.core.certificate_facts import certificate_facts
 from postseal.core.certs import Certificate
 from postseal.core.crl import Crl, parse_crl, signature_valid
 from postseal.core.errors import BadData
@@ -39,6 +40,8 @@ class Store(Protocol):
         refresh_at: datetime, this_update: datetime | None, next_update: datetime | None,
     ) -> None: ...  # fmt: skip
 
+    def store_intermediates(self, certificates: Sequence[Certificate], url: str, at: datetime) -> None: ...
+
 
 class Refused(BadData):
     """Evidence that isn't taken; ``code`` is a ``rev.*`` reason, rev.rollback when ours is newer."""
@@ -57,7 +60,8 @@ class Importer:
     ) -> None:  # fmt: skip
         self._store = store
         self._anchors = trust.anchors()
-        self._others = tuple(dict.fromkeys((*trust.intermediates(), *known)))
+        self._configured = trust.intermediates()
+        self._others = tuple(dict.fromkeys((*self._configured, *known)))
         self._subjects = tuple(subjects)
         self._clock = clock
         self._path_settings = path_settings
@@ -120,6 +124,15 @@ class Importer:
                 return all(e.der != blob for e in kept)
             code, cause = verdict.reason, verdict.detail or verdict.reason
         raise Refused(code, f"{name}: {cause}")
+
+    def take_issuers(self, certificates: Sequence[Certificate], url: str) -> None:
+        """Keep the CAs among ``certificates`` that lead to an anchor: without them a leaf may have no path here."""
+        at = self._clock.now()
+        trusted = {c[0].fingerprint for chains in self._authorities(at).values() for c in chains}
+        known = {c.fingerprint for c in (*(a.certificate for a in self._anchors), *self._configured)}
+        found = [c for c in certificates if c.fingerprint in trusted - known and certificate_facts(c.der).is_ca]
+        if found:
+            self._store.store_intermediates(found, url, at)
 
     def _refresh_at(
         self, url: str, this_update: datetime, next_update: datetime | None, at: datetime

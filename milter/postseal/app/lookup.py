@@ -269,7 +269,7 @@ class Lookups:
         try:
             since = self._clock.now()
             self._note_use(question, since)
-            sources = _sources(question, case.revocation)
+            sources = sources_of(question, case.revocation)
             for index, (kind, url) in enumerate(sources):
                 evidence = self._store.evidence(question)
                 verdict = self._judge(case, evidence)
@@ -382,7 +382,7 @@ class Lookups:
         )
 
 
-def _sources(question: Question, settings: RevocationSettings) -> list[tuple[str, str]]:
+def sources_of(question: Question, settings: RevocationSettings) -> list[tuple[str, str]]:
     """What to ask, in order (RPL-1). OCSP-20: at most three responders."""
     order = settings.order
     crls = [("crl", url) for url in crl_sources(question, settings)]

@@ -185,6 +185,10 @@ class EvidenceStore(UrlMemory, Upkeep):
             self._newest = (generation, moment)
         return moment
 
+    def all_marks(self) -> tuple[m.Mark, ...]:
+        """CRL-25: the highest CRL of each scope; none while no writer of this version has been here."""
+        return self.marks.all() if self._marked() else ()
+
     def entries(self) -> tuple[t.Entry, ...]:
         """All evidence, CRLs first, ordered by issuer."""
         with self._db.reading() as connection:

@@ -174,6 +174,7 @@ class Entry:
     chain: tuple[Certificate, ...]
     certificate: Certificate | None
     delta: bool
+    idp: bytes
     url: str
     urls: tuple[str, ...]
     size: int
@@ -299,7 +300,7 @@ def certificates(chain: bytes) -> tuple[Certificate, ...]:
 def crl_entry(row: Row[Any], urls: Sequence[str]) -> dict[str, Any]:
     """A row of ``crl`` joined with its issuer as fields of an Entry."""
     number = None if row.number is None else int(row.number)
-    return {**_common(row), "kind": "crl", "name": row.sha256, "certificate": None, "delta": bool(row.delta),
+    return {**_common(row), "kind": "crl", "name": row.sha256, "certificate": None, "delta": bool(row.delta), "idp": row.idp,
             "urls": tuple(sorted(urls)),
             "size": row.size, "number": number, "entries": row.entries}  # fmt: skip
 
@@ -307,7 +308,8 @@ def crl_entry(row: Row[Any], urls: Sequence[str]) -> dict[str, Any]:
 def ocsp_entry(row: Row[Any]) -> dict[str, Any]:
     """A row of ``ocsp`` joined with its issuer as fields of an Entry."""
     certificate = load_certificate(row.certificate)
-    return {**_common(row), "kind": "ocsp", "name": row.name, "certificate": certificate, "delta": False, "urls": (row.url,),
+    return {**_common(row), "kind": "ocsp", "name": row.name, "certificate": certificate, "delta": False, "idp": b"",
+            "urls": (row.url,),
             "size": len(row.der), "number": None, "entries": 1}  # fmt: skip
 
 

@@ -125,6 +125,18 @@ class Guard:
             return self._through(self._proxy, url, scheme, host, port, timeout)
         return self.resolve(url, scheme, host, port, timeout)
 
+    def foresee(self, url: str) -> str:
+        """Why ``url`` is refused, as far as its text tells; empty when its name would have to be resolved. Sends nothing."""
+        parts = self._split(url)
+        if isinstance(parts, str):
+            return parts
+        host = parts[1]
+        if self._proxy is not None and self._proxy.serves(host):
+            return self._refused_by_name(host)
+        numeric = _numeric(host)
+        refusal = self.refusal(numeric) if numeric else ""
+        return f"host {host} has the address {numeric}, {refusal}" if refusal else ""
+
     def resolve(self, url: str, scheme: str, host: str, port: int, timeout: float) -> Target | FetchFailed:
         """Resolve ``host``, whose name and port have been vetted, and check every address of it. Never raises."""
         texts = self._addresses(url, f"host name {host}", host, port, timeout)

@@ -28,7 +28,7 @@ def build_importer(
     return Importer(
         store=store,
         trust=build_trust(config, warn),
-        known=(*more, *(c for entry in store.entries() for c in entry.chain)),
+        known=(*more, *store.intermediates(), *(c for entry in store.entries() for c in entry.chain)),
         subjects=subjects,
         clock=SystemClock(),
         path_settings=config.path_settings,

@@ -17,16 +17,21 @@ def build_fetcher(
     counted: Callable[[int], object] = lambda octets: None,
 ) -> Http:  # fmt: skip
     """With the limits of ``[lookup]``; ``networks`` and ``ports`` are admitted besides. Raises ConfigError."""
+    guard = build_guard(config, networks, ports)
+    fetcher = Fetcher(guard, user_agent=config.lookup.user_agent, counted=counted)
+    return _with_directories(fetcher, guard, config.lookup) if config.lookup.ldap_servers else fetcher
+
+
+def build_guard(config: Config, networks: Sequence[str] = (), ports: Sequence[int] = ()) -> Guard:
+    """What may be connected to."""
     lookup = config.lookup
     proxy = None if lookup.proxy is None else Proxy(lookup.proxy.host, lookup.proxy.port, lookup.no_proxy)
-    guard = Guard(
+    return Guard(
         ports=[*lookup.ports, *ports],
         allow_networks=[*map(str, lookup.allow_networks), *networks],
         nat64=[str(prefix) for prefix in lookup.nat64_prefixes],
         proxy=proxy,
     )
-    fetcher = Fetcher(guard, user_agent=lookup.user_agent, counted=counted)
-    return _with_directories(fetcher, guard, lookup) if lookup.ldap_servers else fetcher
 
 
 def _with_directories(fetcher: Fetcher, guard: Guard, lookup: Lookup) -> Http:

@@ -17,6 +17,7 @@ from postseal.core.record import DecisionRecord, record_of
 from postseal.core.text import address, escape
 from postseal.shell.cli.explain import as_json
 from postseal.shell.cli.main import add_command
+from postseal.shell.cli.why import as_nodes, as_values, why
 from postseal.sources.clock import SystemClock
 from postseal.wiring.assess import build_assessor, build_doubting
 
@@ -31,7 +32,12 @@ def register(commands: Any) -> None:
     parser.add_argument("addresses", nargs="+", metavar="ADDRESS", help="envelope recipient")
     parser.add_argument("--from", dest="sender", metavar="ADDRESS", help="envelope sender, for rules that look at it")
     parser.add_argument(
-        "--offline", action="store_true", help="judge by the stored evidence alone; ask postseal lookup for nothing"
+        "--offline",
+        action="store_true",
+        help="judge by the stored evidence alone, ask postseal lookup for nothing, and say what it would do",
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="list each check with its clause, and what each piece of evidence says"
     )
 
 
@@ -50,12 +56,15 @@ def run(args: argparse.Namespace) -> int:
         )
         for mailbox in recipients
     ]  # fmt: skip
+    more = [why(config, checked, explain=args.explain, plan=args.offline or args.explain) for checked in found]
     records = [_record(config, checked, sender) for checked in found]
     if args.json:
-        print(json.dumps([as_json(record) for record in records], indent=2))
+        values = [{**as_json(r), **({"why": as_values(m)} if m else {})} for r, m in zip(records, more, strict=True)]
+        print(json.dumps(values, indent=2))
     else:
-        for record in records:
-            print("\n".join(drawn(_would(record))))
+        for record, reasons in zip(records, more, strict=True):
+            would = _would(record)
+            print("\n".join(drawn(Node(would.text, (*would.below, *as_nodes(reasons))))))
         if sender is not None and not config.is_internal(sender):
             print(
                 f"Mail from {address(str(sender))} is not outbound, since {sender.domain} is not in internal_domains: "

@@ -12,7 +12,9 @@ from typing import Any
 from postseal.core.errors import BadData, PostsealError, Usage
 from postseal.core.text import moment, one_line
 from postseal.shell.cli import bundle
+from postseal.shell.cli import evidence_view as view
 from postseal.shell.cli.main import Parser, add_command
+from postseal.sources.clock import SystemClock
 
 
 def register(commands: Any) -> None:
@@ -20,7 +22,8 @@ def register(commands: Any) -> None:
     text = "look at and manage the CRLs and OCSP answers at hand"
     parent = commands.add_parser("evidence", help=text, description=text)
     verbs = parent.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    add_command(verbs, "list", run_list, "list CRLs, OCSP answers, and URLs that gave none")
+    listing = add_command(verbs, "list", run_list, "list CRLs, OCSP answers, and URLs that gave none")
+    listing.add_argument("--marks", action="store_true", help="list rollback marks too (--json always does)")
     show = add_command(verbs, "show", run_show, "show one piece of evidence")
     show.add_argument("name", metavar="NAME", help="its name or the beginning of it, or its URL")
     refresh = add_command(verbs, "refresh", run_refresh, "have the lookup service fetch evidence again, now")
@@ -43,21 +46,33 @@ def register(commands: Any) -> None:
     forget = add_command(verbs, "forget", run_forget, "drop evidence, and the memory of failures")
     forget.add_argument("names", metavar="NAME", nargs="*", help="names or URLs")
     forget.add_argument("--all", action="store_true", help="everything")
+    text = "believe older CRLs of a CA again, which came out of a backup with lower numbers; the stored CRL goes too"
+    reset = add_command(verbs, "reset-scope", run_reset_scope, text)
+    reset.add_argument(
+        "name", metavar="NAME", help="a mark, its CRL or its issuer's key (8 digits or more), or its issuer"
+    )
 
 
 def run_list(args: argparse.Namespace) -> int:
     """All evidence, then all failures."""
-    store = _store(args, readonly=True)
-    entries = [_values(e) for e in store.entries()] if store is not None else []
-    failures = [_failure(f) for f in store.failures()] if store is not None else []
+    store, at = _store(args, readonly=True), SystemClock().now()
+    entries = [view.values(e, store, at) for e in store.entries()] if store is not None else []
+    failures = [_failure(f, store) for f in store.failures()] if store is not None else []
+    marks = [view.mark_values(m) for m in _marks(store)]
     if args.json:
-        print(json.dumps({"evidence": entries, "failures": failures}, indent=2))
+        hosts = [
+            {"host": host, "failures": count, "retry_at": moment(until)}
+            for host, count, until in (store.hosts() if store is not None else ())
+        ]
+        print(json.dumps({"evidence": entries, "failures": failures, "marks": marks, "hosts": hosts}, indent=2))
         return 0
     for e in entries:
-        until = f"until {e['next_update'] or '(not said)'}"
-        print(f"{e['name'][:16]}  {e['kind']:4}  {until:26}  {_shown(e['issuer'])}  {_shown(e['url'])}")
+        print("\n".join(view.lines(e)))
     for f in failures:
-        print(f"no answer  {_shown(f['url'])}: {_shown(f['detail'])}; not asked again before {f['retry_at']}")
+        row = f", failure {f['failures']} in a row" if f["failures"] else ""
+        print(f"no answer  {_shown(f['url'])}: {_shown(f['detail'])}{row}; not asked again before {f['retry_at']}")
+    for m in marks if args.marks else ():
+        print(view.mark_line(m))
     if not entries and not failures:
         print("no evidence is stored")
     return 0
@@ -65,14 +80,36 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """One entry, or exit code 1."""
-    store = _store(args, readonly=True)
+    store, at = _store(args, readonly=True), SystemClock().now()
     chosen = _choose(store.entries() if store is not None else (), [args.name])
     if not chosen:
-        _say(args, {}, f"no evidence named {args.name}")
+        _say(args, {}, f"no evidence named {_shown(args.name)}")
         return 1
-    values = _values(chosen[0])
-    _say(args, values, "\n".join(f"{key}: {_shown(str(value))}" for key, value in values.items()))
+    entry = chosen[0]
+    values = view.values(entry, store, at)
+    # By its CRL: the mark of a scope is that of the newest one, which is the one that is stored.
+    mark = next((view.mark_values(m) for m in _marks(store) if m.sha256 == entry.name), None)
+    host = store.host_state(view.host_of(entry.url))
+    told = {**values, "mark": mark, "host_failures": host[0], "host_retry_at": moment(host[1])}
+    _say(args, told, "\n".join(view.shown(values, mark, host)))
     return 0
+
+
+def run_reset_scope(args: argparse.Namespace) -> int:
+    """Forget marks, and the CRLs under them; exit code 1 if none is named so."""
+    store = _store(args, readonly=False)
+    chosen = view.chosen_marks(_marks(store), args.name)
+    for mark in chosen:
+        store.reset_scope(mark.name)
+    marks = [view.mark_values(m) for m in chosen]
+    lines = [f"reset: {view.mark_line(m)}" for m in marks] or [f"no mark named {_shown(args.name)}"]
+    _say(args, {"reset": marks}, "\n".join(lines))
+    return 0 if chosen else 1
+
+
+def _marks(store: Any) -> Sequence[Any]:
+    """None while no writer of this version has been here."""
+    return store.all_marks() if store is not None else ()
 
 
 def run_refresh(args: argparse.Namespace) -> int:
@@ -174,19 +211,9 @@ def _choose(entries: Sequence[Any], names: Sequence[str]) -> list[Any]:
     return [e for e in entries if any(meant(e, name) for name in names)]
 
 
-def _values(entry: Any) -> dict[str, Any]:
-    """An entry as JSON values; times are RFC 3339."""
+def _failure(failure: Any, store: Any) -> dict[str, Any]:
     return {
-        "name": entry.name, "kind": entry.kind, "issuer": entry.issuer.name, "issuer_key": entry.issuer.key_id,
-        "certificate": entry.certificate.fingerprint if entry.certificate is not None else None, "url": entry.url,
-        "urls": list(entry.urls), "size": entry.size, "number": entry.number, "entries": entry.entries,
-        "this_update": moment(entry.this_update), "next_update": moment(entry.next_update),
-        "fetched_at": moment(entry.fetched_at), "refresh_at": moment(entry.refresh_at),
-    }  # fmt: skip
-
-
-def _failure(failure: Any) -> dict[str, Any]:
-    return {
+        "failures": store.url_state(failure.url).failures,
         "url": failure.url, "reason": failure.why, "detail": failure.detail, "at": moment(failure.at),
         "retry_at": moment(failure.retry_at),
     }  # fmt: skip
