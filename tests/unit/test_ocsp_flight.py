@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp as peer
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from postseal.app.lookup import Lookups, LookupSettings
 from postseal.app.ocsp_flight import Habits, Wishes, ask_responder
 from postseal.core.evidence import OcspEvidence, Question, question_for
+from postseal.core.path import PathSettings
 from postseal.core.revocation import Nonce, Order, RevocationSettings, Status, judge
 from postseal.core.transfer import Fetched, FetchFailed, Transfer
 from postseal.sources.fetch import Fetcher
@@ -136,6 +138,20 @@ def test_t30_everything_at_once(bench: Bench) -> None:
     picky = Picky(get=status(405), sha256=error("UNAUTHORIZED"), nonce=error("MALFORMED_REQUEST"))
     assert asked_twice(bench, picky, Nonce.ON) == [("POST", "sha1", False)]
     assert len(picky.seen) == 5
+
+
+def test_t30_retries_count_against_the_host(bench: Bench) -> None:
+    """THR-6: a responder that refuses every way gets no more than the host's share of requests within a minute."""
+    refusal = error("MALFORMED_REQUEST")
+    picky = Picky(sha256=refusal, sha1=refusal)
+    bench.web.answers[OCSP] = picky
+    limited = LookupSettings(request_timeout=5.0, host_requests_per_minute=6)
+    lookups = Lookups(bench.store, bench.web, bench.trust, bench.clock, PathSettings(), bench.revocation, limited,
+                      bench.heard.append, chance=lambda: 0.5)  # fmt: skip
+    for slot in range(5):
+        lookups.ask([question(ocsp=(OCSP,), slot=slot)], 10.0)
+    lookups.close()
+    assert len(picky.seen) == 6
 
 
 def test_what_worked_and_does_not_any_more_is_forgotten(bench: Bench) -> None:

@@ -63,6 +63,13 @@ class HostLimits:
         with self._lock:
             self._times.setdefault(host, deque()).append(self._clock.monotonic())
 
+    def take(self, host: str) -> bool:
+        """One request more to a host that is being asked already: counted, or refused."""
+        if self.wait(host) > 0:
+            return False
+        self.count(host)
+        return True
+
     def busy(self, host: str) -> bool:
         """Is the host being asked at this moment?"""
         with self._lock:

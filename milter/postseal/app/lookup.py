@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
 from cachetools import LRUCache, TTLCache
 
@@ -119,12 +120,13 @@ class Lookups:
             self._deltas,
             settings.fetch_issuers,
         )
+        hosts = HostLimits(settings.host_concurrency, settings.host_requests_per_minute, clock)
         self._ocsp = OcspFlights(
             store, http, clock, revocation, settings.ocsp_max_size, chance,
             lambda url, question, chain: self._flights.fly(Errand("crl", url, chain, question, clock.now()), None),
+            lambda url: hosts.take(urlsplit(url).netloc.lower()),
         )  # fmt: skip
         self._issuers = IssuerFlights(store, http, trust, clock, path_settings)
-        hosts = HostLimits(settings.host_concurrency, settings.host_requests_per_minute, clock)
         self._flights = Flights(
             store, clock, self._fetch, hosts, settings.request_timeout, settings.concurrency, warn, self._alarm, chance,
             meter,

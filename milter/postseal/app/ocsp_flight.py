@@ -38,11 +38,15 @@ class Habits:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What a request should have; ``max_size`` in octets, ``deadline`` a moment of the monotonic clock."""
+    """What a request should have; ``max_size`` in octets, ``deadline`` a moment of the monotonic clock.
+
+    ``once_more`` is asked before each further request.
+    """
 
     max_size: int
     deadline: float
     nonce: Nonce = Nonce.OFF
+    once_more: Callable[[], bool] = lambda: True
     new_nonce: NewNonce = lambda: secrets.token_bytes(ocsp.NONCE_OCTETS)
 
 
@@ -69,7 +73,8 @@ def ask_responder(http: Http, url: str, question: Question, habits: Habits, wish
             return Heard(transfer, nonce, _learned(trying, transfer.body, nonce))
         first = first or Heard(transfer, nonce, _forgotten(habits, transfer))
         other = _another_way(trying, transfer, method, may_drop_nonce=bool(nonce) and wishes.nonce is Nonce.ON)
-        if other is None or other in tried:
+        # THR-6: what a responder refuses makes no traffic beyond the host's share.
+        if other is None or other in tried or not wishes.once_more():
             break
         tried.add(other)
         trying = other
@@ -142,12 +147,14 @@ def _connection_lost(transfer: Transfer) -> bool:
 class OcspFlights:
     """Fetches answers for the lookup process. Safe for threads. Raises Unavailable when the store can't be used.
 
-    ``fetch_crl`` starts to fetch a CRL, given its URL, the question that it helps to answer and the issuer's path.
+    ``fetch_crl`` starts to fetch a CRL, given its URL, the question that it helps to answer and the issuer's path;
+    ``once_more`` tells whether the host of a URL may be asked again at once, and counts it.
     """
 
     def __init__(
         self, store: Store, http: Http, clock: Clock, revocation: RevocationSettings, max_size: int,
         chance: Callable[[], float], fetch_crl: Callable[[str, Question, tuple[Certificate, ...]], object],
+        once_more: Callable[[str], bool],
     ) -> None:  # fmt: skip
         self._store = store
         self._http = http
@@ -156,6 +163,7 @@ class OcspFlights:
         self._max_size = max_size
         self._chance = chance
         self._fetch_crl = fetch_crl
+        self._once_more = once_more
 
     def fetch(
         self, url: str, question: Question, chain: tuple[Certificate, ...], deadline: float, *, asked: bool,
@@ -168,7 +176,8 @@ class OcspFlights:
         state = self._store.url_state(url)
         known = Habits(state.responder_hash, state.responder_post, state.responder_nonce)
         mode = Nonce.ON if insist and self._settings.nonce is Nonce.OFF else self._settings.nonce
-        heard = ask_responder(self._http, url, question, known, Wishes(self._max_size, deadline, mode))
+        wishes = Wishes(self._max_size, deadline, mode, lambda: self._once_more(url))
+        heard = ask_responder(self._http, url, question, known, wishes)
         if heard.habits != known:
             hash_name, post, nonce = heard.habits.hash, heard.habits.post, heard.habits.nonce
             self._store.remember_responder(url, hash_name=hash_name, post=post, nonce=nonce)
