@@ -11,8 +11,7 @@ Each piece of evidence is judged for itself (``crl_status``, ``ocsp_status``) an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -219,7 +218,7 @@ class _Judgement:
 
     def _look_at(self, item: Evidence, all_of_it: Sequence[Evidence]) -> None:
         """Judge one source for itself. Whatever goes wrong in it is UNKNOWN and spoils nothing else (RPL-3)."""
-        with self._spoils_nothing(item):
+        try:
             if isinstance(item, CrlEvidence):
                 heard = hear(self.target, item, self.settings, self.signer_of)
                 if isinstance(heard, Spoken):
@@ -236,30 +235,31 @@ class _Judgement:
                 self.remembered.append(Finding(_revoked_before(item), None))
             else:
                 self.absent.append(_no_answer(item))
-
-    @contextmanager
-    def _spoils_nothing(self, item: Evidence) -> Iterator[None]:
-        try:
-            yield
         except Exception as exc:
-            url = str(getattr(item, "url", ""))
-            words = f"{url or 'evidence'}: can't be judged: {_words(exc)}"
-            broken = Finding(Verdict(Status.UNKNOWN, "rev.malformed", words, url), None)
-            (self.ocsps if isinstance(item, OcspEvidence) else self.crls).append(broken)
+            self._broken(item, exc)
+
+    def _broken(self, item: Evidence, exc: Exception) -> None:
+        """RPL-3: whatever goes wrong in a source makes that source UNKNOWN, and spoils no other."""
+        url = str(getattr(item, "url", ""))
+        words = f"{url or 'evidence'}: can't be judged: {_words(exc)}"
+        found = Finding(Verdict(Status.UNKNOWN, "rev.malformed", words, url), None)
+        (self.ocsps if isinstance(item, OcspEvidence) else self.crls).append(found)
 
     def _weigh_crls(self) -> None:
         """What each CRL that may speak says, together with the deltas and the CRLs that came after it."""
         deltas = [s for s in self.spoken if s.crl.delta_base is not None]
         bases = [s for s in self.spoken if s.crl.delta_base is None]
-        for delta in deltas:
-            with self._spoils_nothing(delta.evidence):
-                said = about_delta(delta, bases)
+        for crl in (*deltas, *bases):
+            try:
+                if crl.crl.delta_base is not None:
+                    said = about_delta(crl, bases)
+                else:
+                    said = about_base(self.target, crl, deltas, self.settings, self.at)
+                    said = superseded(said, crl.evidence) if self._outdated(crl, bases) else said
                 if said is not None:
                     self.crls.append(said)
-        for base in bases:
-            with self._spoils_nothing(base.evidence):
-                finding = about_base(self.target, base, deltas, self.settings, self.at)
-                self.crls.append(superseded(finding, base.evidence) if self._outdated(base, bases) else finding)
+            except Exception as exc:
+                self._broken(crl.evidence, exc)
 
     def _outdated(self, base: Spoken, bases: Sequence[Spoken]) -> bool:
         """CRL-25: is a newer CRL of the same scope known? One from the future doesn't count, all honest ones come before it."""
