@@ -337,6 +337,30 @@ def test_a_ca_with_distances_is_refused() -> None:
     assert code(odd.issue("x@a.test"), odd) == UNSUPPORTED
 
 
+@pytest.mark.parametrize(
+    ("base", "refused"),
+    [
+        (tlv(IP, bytes([10, 0, 0, 1, 255, 0, 0, 0])), {"10.0.0.9": "valid", "11.0.0.1": OUTSIDE}),
+        (tlv(IP, bytes([10, 0, 0, 1])), {"10.0.0.1": UNSUPPORTED}),
+        (tlv(0xA3, b"\x30\x00"), {"10.0.0.1": "valid"}),
+        (tlv(0xA5, b"\xa1\x03\x0c\x01x"), {"10.0.0.1": "valid"}),
+    ],
+    ids=["host bits", "an address without mask", "x400Address", "ediPartyName"],
+)
+def test_constraints_that_the_library_refuses_are_read_all_the_same(base: bytes, refused: dict[str, str]) -> None:
+    """A CA with odd subtrees is no broken CA: they count for names of their form only."""
+    der = constraints([base, text(RFC822, "a.test")])
+    extra = [(x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.30"), der), True)]
+    ca = ROOT.sub("Odd subtrees", extra=extra)
+    with pytest.raises(Exception):  # noqa: B017
+        _ = ca.certificate.x509.extensions
+    assert code(ca.issue("x@a.test"), ca) == "valid"
+    assert code(ca.issue("x@b.test"), ca) == OUTSIDE
+    for address, expected in refused.items():
+        names = [MAIL("x@a.test"), x509.IPAddress(ipaddress.ip_address(address))]
+        assert code(ca.issue(None, extra=[(x509.SubjectAlternativeName(names), False)]), ca) == expected
+
+
 def test_another_path_without_constraints_is_found() -> None:
     """The first issuer's constraints end that path, not the search."""
     first = limited(ROOT, "Twice", [MAIL("a.test")])

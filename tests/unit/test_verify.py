@@ -1,5 +1,6 @@
 """``postseal verify``: the public contract of its exit codes, JSON and text; files and network."""
 
+import base64
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -209,6 +210,14 @@ def test_several_crls_in_one_pem_file(files: Path, capsys: pytest.CaptureFixture
     pem = b"".join(x509.load_der_x509_crl(der).public_bytes(Encoding.PEM) for der in (SUB.crl(), ROOT.crl()))
     (files / "both.pem").write_bytes(b"two CRLs\n" + pem)
     assert run(capsys, "alice.pem", *TRUST, "--crl", "both.pem")[0] == 0
+
+
+def test_a_crl_in_bare_base64(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """CRL-1: it decodes to one DER object, so it is one."""
+    (files / "bare.crl").write_bytes(base64.encodebytes(SUB.crl()))
+    assert run(capsys, "alice.pem", *TRUST, "--crl", "bare.crl", "--crl", "root.crl")[0] == 0
+    (files / "text.crl").write_bytes(base64.encodebytes(b"no CRL"))
+    assert main(["verify", "alice.pem", *TRUST, "--crl", "text.crl"]) == 65
 
 
 def test_hostile_names_are_escaped(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

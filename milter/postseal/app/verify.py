@@ -5,6 +5,7 @@ No effects: what is fetched for ``--online`` is fetched by ``Request.find``, whi
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -186,10 +187,19 @@ def read_ocsp(blob: bytes, name: str, at: datetime) -> tuple[OcspEvidence, ...]:
 
 
 def _objects(blob: bytes, labels: tuple[str, ...], kind: str) -> list[bytes]:
-    found = [blob] if blob[:1] == b"\x30" else [der for _, der in pem_blocks(blob, labels)]
+    found = [blob] if blob[:1] == b"\x30" else [der for _, der in pem_blocks(blob, labels)] or _bare_base64(blob)
     if not found:
         raise BadData(f"no {kind} found (expected DER, or PEM with {labels[0]})")
     return found
+
+
+def _bare_base64(blob: bytes) -> list[bytes]:
+    """One object in base64 without the lines that PEM has around it, as some servers and collections keep them."""
+    try:
+        der = base64.b64decode(b"".join(blob.split()), validate=True)
+    except ValueError:
+        return []
+    return [der] if der[:1] == b"\x30" else []
 
 
 _T = TypeVar("_T")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
-from postseal.core.der import BIT_STRING, INTEGER, SEQUENCE, BadDer, Cursor, Extension, context, extensions
+from postseal.core.der import BIT_STRING, INTEGER, SEQUENCE, BadDer, Cursor, Extension, context, extensions, tlv
 from postseal.core.errors import BadData
 from postseal.core.pem import pem_blocks
 
@@ -146,6 +146,18 @@ def load_certificate(der: bytes) -> Certificate:
     except Exception as exc:
         raise BadData(f"not a certificate: {_cause(exc)}") from exc
     return certificate
+
+
+def without_extension(certificate: Certificate, oid: str) -> x509.Certificate:
+    """The library's view of a certificate without one extension, for reading the others. Raises any exception."""
+    signed, outer = certificate.parts.tbs, certificate.parts.outer_algorithm
+    tbs = Cursor(signed).enter(SEQUENCE)
+    *fields, last = tbs.children()
+    items = tbs.inside(last).enter(SEQUENCE)
+    kept = [e for e in items.children(SEQUENCE) if items.inside(e).oid() != oid]
+    rest = tlv(context(3), tlv(SEQUENCE, *(signed[e.start : e.end] for e in kept))) if kept else b""
+    body = tlv(SEQUENCE, *(signed[e.start : e.end] for e in fields), rest)
+    return x509.load_der_x509_certificate(tlv(SEQUENCE, body, outer, tlv(BIT_STRING, b"\x00")))
 
 
 def load_certificates(blob: bytes, *, limit: int = 10_000) -> tuple[Certificate, ...]:

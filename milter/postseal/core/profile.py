@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtensionOID
 
-from postseal.core.certs import Certificate
-from postseal.core.der import BadDer, Cursor
+from postseal.core.certs import Certificate, without_extension
+from postseal.core.der import OID, BadDer, Cursor, oid_content, tlv
 from postseal.core.name_constraints import OID_NAME_CONSTRAINTS, NameConstraints, parse_constraints
 from postseal.core.names import NameKey, name_key
 from postseal.core.policies import NO_POLICIES, PolicyFacts, parse_policies
@@ -189,14 +189,24 @@ def _extensions(certificate: Certificate) -> tuple[x509.Extensions | None, str]:
         return certificate.x509.extensions, ""
     except Exception as exc:
         # The library's parser has no common error; whatever it says, the extensions can't be read.
-        return None, " ".join(str(exc).split())[:200] or type(exc).__name__
+        words = " ".join(str(exc).split())[:200] or type(exc).__name__
+    try:
+        # Unless it is the name constraints that it can't stand: they are read from the bytes anyhow, subtree by subtree.
+        return without_extension(certificate, OID_NAME_CONSTRAINTS).extensions, ""
+    except Exception:
+        return None, words
 
 
 def _name_constraints(certificate: Certificate, extensions: x509.Extensions | None) -> NameConstraints | None:
-    """The library drops minimum and maximum, so the bytes are read again. Raises BadDer."""
-    if extension(extensions, x509.NameConstraints) is None:
+    """From the bytes, since the library drops minimum and maximum and refuses some subtrees. Raises BadDer."""
+    if extensions is None or _LOOK not in certificate.parts.tbs:
         return None
-    return parse_constraints(certificate.raw_extensions[OID_NAME_CONSTRAINTS].value)
+    found = certificate.raw_extensions.get(OID_NAME_CONSTRAINTS)
+    return None if found is None else parse_constraints(found.value)
+
+
+# The encoding of the OID of nameConstraints: without it there is nothing to look for.
+_LOOK = tlv(OID, oid_content(OID_NAME_CONSTRAINTS))
 
 
 @lru_cache(maxsize=8192)
