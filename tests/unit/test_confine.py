@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -44,14 +44,20 @@ def attempt(files, arguments):
     said = {}
     for name, act in {"file": lambda: os.open("/dev/null", os.O_RDONLY), "socket": lambda: socket.socket(),
                       "write": lambda: os.write(files[0], b"x"), "pipe": lambda: os.pipe(),
-                      "client": lambda: os.write(int(os.sys.argv[1]), b"{}")}.items():
-        try: said[name] = str(act())
-        except OSError as exc: said[name] = os.strerror(exc.errno)
+                      "client": lambda: os.write(int(os.sys.argv[1]), b"{}"), "signal": lambda: os.kill(HELPER, 0),
+                      "unlink": lambda: os.unlink(arguments["path"]), "fork": lambda: os.fork() or os._exit(0),
+                      "exec": lambda: os.execv("/bin/true", ["true"])}.items():
+        if name in arguments["what"]:
+            try: said[name] = str(act())
+            except OSError as exc: said[name] = os.strerror(exc.errno)
     return said
 
+HELPER = os.getpid()
+if FILTERED is False:
+    confined.only_compute = lambda: False
 confined.JOBS.update(
     spin=spin, hog=hog, attempt=attempt, doze=lambda f, a: time.sleep(60), crash=lambda f, a: os.abort(),
-    shout=lambda f, a: {"text": "x" * 1_000_000}, stop=lambda f, a: os.kill(os.getppid(), 9))
+    shout=lambda f, a: {"text": "x" * 1_000_000}, stop=lambda f, a: os.kill(HELPER, 9))
 if __name__ == "__main__":
     confined.main()
 """
@@ -66,7 +72,14 @@ def confinement() -> Iterator[Confinement]:
 
 @pytest.fixture(scope="module")
 def hostile() -> Iterator[Confinement]:
-    pool = Confinement(1, (sys.executable, "-c", MISBEHAVE))
+    pool = Confinement(1, (sys.executable, "-c", "FILTERED = False\n" + MISBEHAVE))
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="module")
+def filtered() -> Iterator[Confinement]:
+    pool = Confinement(1, (sys.executable, "-c", "FILTERED = True\n" + MISBEHAVE))
     yield pool
     pool.close()
 
@@ -201,17 +214,31 @@ def test_memory_is_limited(hostile: Confinement) -> None:
     assert less.value == {"size": 100 * MIB}
 
 
-def test_a_child_can_open_nothing(hostile: Confinement, tmp_path: Path) -> None:
-    """THR-7: no file, no socket, no pipe, nothing written, no word to the client in the helper's name."""
-    file = tmp_path / "object"
+def attempts(pool: Confinement, folder: Path, *what: str) -> Mapping[str, str]:
+    file = folder / "object"
     file.write_bytes(b"x")
     with file.open("r+b") as handle:
-        done = hostile.run("attempt", [handle.fileno()], {}, Limits())
+        done = pool.run("attempt", [handle.fileno()], {"what": what, "path": str(file)}, Limits())
     assert isinstance(done, Done)
-    assert done.value == {
+    assert file.exists()
+    return done.value
+
+
+def test_a_child_can_open_nothing(hostile: Confinement, tmp_path: Path) -> None:
+    """THR-7: by limits alone: no file, no socket, no pipe, nothing written, no word to the client in the helper's name."""
+    assert attempts(hostile, tmp_path, "file", "socket", "write", "pipe", "client") == {
         "file": "Too many open files", "socket": "Too many open files", "write": "File too large",
         "pipe": "Too many open files", "client": "Bad file descriptor",
     }  # fmt: skip
+
+
+def test_a_child_can_do_nothing_to_others(filtered: Confinement, tmp_path: Path) -> None:
+    """THR-7: by the system call filter: no signal, nothing deleted, no other program, no process; and it computes."""
+    what = ("file", "socket", "pipe", "signal", "unlink", "exec", "fork")
+    assert attempts(filtered, tmp_path, *what) == dict.fromkeys(what, "Operation not permitted")
+    assert isinstance(run(filtered, "read", LEAF.pem, tmp_path), Done)
+    assert filtered.run("hog", [], {"size": 50 * MIB}, Limits()).value == {"size": 50 * MIB}  # type: ignore[union-attr]
+    assert filtered.run("hog", [], {"size": 300 * MIB}, Limits()).why == "rev.too-large"  # type: ignore[union-attr]
 
 
 def test_a_helper_that_dies_is_replaced(hostile: Confinement, tmp_path: Path) -> None:
@@ -223,7 +250,7 @@ def test_a_helper_that_dies_is_replaced(hostile: Confinement, tmp_path: Path) ->
 
 def test_no_helper_in_time_is_unavailable() -> None:
     """A pool whose helpers are all busy says so instead of waiting without end."""
-    pool = Confinement(1, (sys.executable, "-c", MISBEHAVE))
+    pool = Confinement(1, (sys.executable, "-c", "FILTERED = True\n" + MISBEHAVE))
     busy = threading.Thread(target=lambda: pool.run("doze", [], {}, Limits(wall=1.0)))
     busy.start()
     wait_for(lambda: pool._free.empty(), "the helper to be taken")
@@ -278,7 +305,9 @@ class Web:
 
 def test_answers_are_read_by_a_helper_first() -> None:
     """THR-7: an answer of GET or POST that is too much for the helper isn't seen here; others pass as they are."""
-    script = MISBEHAVE.replace("spin=spin", "read=lambda f, a: os.abort() if confined._content(f[0]) == b'bad' else {}")
+    script = "FILTERED = False\n" + MISBEHAVE.replace(
+        "spin=spin", "read=lambda f, a: os.abort() if confined._content(f[0]) == b'bad' else {}"
+    )
     pool = Confinement(1, (sys.executable, "-c", script))
     for body, passes in ((b"good", True), (b"bad", False)):
         http = ConfinedHttp(Web(body), pool)

@@ -1,8 +1,8 @@
 """The helper process in which the bytes of strangers are parsed first: ``python -m postseal.sources.confined FD``.
 
 It is started once and has one thread. For each object it forks a child that gives up what a parser doesn't need (files,
-sockets, memory, time), runs one job from ``JOBS`` and says how it ended. Whatever happens to the child, the helper lives,
-and ``sources.confine``, its only client, gets an answer (THR-7).
+sockets, memory, time, nearly all system calls), runs one job from ``JOBS`` and says how it ended. Whatever happens to the
+child, the helper lives, and ``sources.confine``, its only client, gets an answer (THR-7).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from postseal.core.signature import key_fault, parse_algorithm
 from postseal.sources.clock import SystemClock
 from postseal.sources.crl_indexing import give_way, write_index
 from postseal.sources.process import die_with_parent, keep_capabilities, no_new_privileges
+from postseal.sources.syscalls import only_compute
 
 MAX_MESSAGE = 64 * 1024
 _MAX_FILES = 4
@@ -145,6 +146,7 @@ def _child(request: Mapping[str, Any], files: Sequence[int], answer: int) -> NoR
         os.dup2(os.open(os.devnull, os.O_RDWR), 2)
         kept = _only([answer, *files])
         _limit(request["limits"], kept[-1] + 1)
+        only_compute()
         os.write(kept[0], json.dumps(_run(request, kept[1:])).encode()[:MAX_MESSAGE])
         code = 0
     finally:
