@@ -5,8 +5,12 @@ Prints a JSON object: what each way to call ``postseal verify`` gave, as (exit c
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from support.daemon import run_postseal
 from support.internet import run
 from support.pki import DAY, HOUR, authority
 from support.responders import OCSP_TYPE, Responder, WebServer
+from support.scratch import answers, wait_for
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 WINDOW = {"not_before": NOW - DAY, "not_after": NOW + 30 * DAY}
@@ -51,6 +56,21 @@ def publish(folder: Path, web80: WebServer, web8080: WebServer) -> None:
         (folder / f"{name}.pem").write_bytes(pem)
 
 
+@contextlib.contextmanager
+def tinyproxy(folder: Path) -> Iterator[None]:
+    """A proxy that resolves names as this namespace does, and notes each request."""
+    config = folder / "tinyproxy.conf"
+    config.write_text(
+        f'Port 3128\nListen 127.0.0.9\nAllow 127.0.0.0/8\nLogFile "{folder}/proxy.log"\nLogLevel Connect\n'
+    )
+    program = shutil.which("tinyproxy")
+    assert program is not None
+    with subprocess.Popen([program, "-d", "-c", str(config)]) as process:
+        wait_for(lambda: answers("127.0.0.9:3128"), "tinyproxy")
+        yield
+        process.terminate()
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     run("ip link set lo up")
@@ -59,7 +79,9 @@ def main() -> None:
     run(f"mount --bind {folder}/hosts /etc/hosts")
     run(f"mount --bind {folder}/nsswitch.conf /etc/nsswitch.conf")
     (folder / "test.toml").write_text('[lookup]\nallow_networks = ["127.0.0.0/8"]\nports = [80, 8080]\n')
+    (folder / "proxy.toml").write_text('[lookup]\nproxy = "http://127.0.0.9:3128"\nports = [80, 8080]\n')
     ways = {
+        "through a proxy": ["--config", str(folder / "proxy.toml")],
         "configured": ["--config", str(folder / "test.toml")],
         "by option": ["--config", "/dev/null", "--allow-network", "127.0.0.0/8", "--allow-port", "8080"],
         "guarded": ["--config", "/dev/null"],
@@ -67,7 +89,7 @@ def main() -> None:
         "one host": ["--config", "/dev/null", "--allow-network", "127.0.0.1", "--allow-port", "8080"],
     }
     found: dict[str, dict[str, tuple[int, object]]] = {}
-    with WebServer(80, "") as web80, WebServer(8080, "") as web8080:
+    with tinyproxy(folder), WebServer(80, "") as web80, WebServer(8080, "") as web8080:
         publish(folder, web80, web8080)
         for way, options in ways.items():
             for name in ("crl", "gone", "ocsp"):
@@ -82,8 +104,7 @@ def main() -> None:
                 )
                 said = json.loads(done.stdout) if done.stdout else done.stderr
                 found.setdefault(way, {})[name] = (done.returncode, said)
-        requests = len(web80.requests) + len(web8080.requests)
-    print(json.dumps({"found": found, "requests": requests}))
+    print(json.dumps({"found": found, "proxied": (folder / "proxy.log").read_text().count("Request (file descriptor")}))
 
 
 main()

@@ -86,12 +86,13 @@ def test_the_counter_would_have_seen_it(seen: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def verified(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("mapped")
-    found: dict[str, Any] = json.loads(in_namespaces(HERE / "mapped.py", folder).splitlines()[-1])["found"]
+    said = json.loads(in_namespaces(HERE / "mapped.py", folder).splitlines()[-1])
+    found: dict[str, Any] = {**said["found"], "proxied": said["proxied"]}
     return found
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("way", ["configured", "by option"])
+@pytest.mark.parametrize("way", ["configured", "by option", "through a proxy"])
 def test_hosts_that_map_to_loopback_can_be_admitted(way: str, verified: dict[str, Any]) -> None:
     """docs/operations.md: CRL, OCSP answer and issuer from several hosts of /etc/hosts on ports 80 and 8080, by the CLI."""
     said = {name: (code, found["status"], found["reason"]) for name, (code, found) in verified[way].items()}
@@ -113,3 +114,9 @@ def test_without_leave_they_are_blocked_and_the_message_says_how(verified: dict[
     code, found = verified["one host"]["crl"]
     assert (code, found["status"]) == (1, "unknown")
     assert "host crl.pki.test has the address 127.0.0.2" in found["detail"]
+
+
+@pytest.mark.root
+def test_a_proxy_is_asked_for_everything(verified: dict[str, Any]) -> None:
+    """[lookup] proxy: issuer, CRLs and OCSP answer went through the real one, which resolved the names."""
+    assert verified["proxied"] >= 7

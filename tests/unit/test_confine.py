@@ -250,7 +250,7 @@ def test_a_helper_that_dies_is_replaced(hostile: Confinement, tmp_path: Path) ->
 
 def test_no_helper_in_time_is_unavailable() -> None:
     """A pool whose helpers are all busy says so instead of waiting without end."""
-    pool = Confinement(1, (sys.executable, "-c", "FILTERED = True\n" + MISBEHAVE))
+    pool = Confinement(1, (sys.executable, "-c", "FILTERED = False\n" + MISBEHAVE))
     busy = threading.Thread(target=lambda: pool.run("doze", [], {}, Limits(wall=1.0)))
     busy.start()
     wait_for(lambda: pool._free.empty(), "the helper to be taken")
