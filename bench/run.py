@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common import machine
 
-NAMES = ("decision", "sealing", "crl", "throughput")
+NAMES = ("decision", "revocation", "crl", "sealing", "throughput")
 
 
 def main() -> int:
