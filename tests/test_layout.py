@@ -102,7 +102,7 @@ def test_dev_help_lists_every_command() -> None:
     text = (ROOT / "dev").read_text()
     commands = re.findall(r"(?m)^    ([a-z]+)\)$", text)
     told = subprocess.run([str(ROOT / "dev")], cwd="/", capture_output=True, text=True, check=True).stdout
-    assert commands == ["demo", "test", "lint", "bench"]
+    assert commands == ["demo", "test", "fuzz", "lint", "bench"]
     for command in commands:
         assert f"./dev {command}" in told
 
