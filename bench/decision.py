@@ -21,6 +21,7 @@ from postseal.core.revocation import RevocationSettings, judge
 from postseal.sources.clock import SystemClock
 from postseal.sources.directory import Directories
 from postseal.sources.directory.folder import FolderDirectory
+from postseal.sources.metrics import Recorder
 from postseal.sources.trust import FolderTrust
 from support.daemon import Daemon
 from support.pki import DAY, HOUR, NOW, authority
@@ -83,10 +84,18 @@ def main() -> None:
             plan = decide(message, (facts,), rules, NOW)
             assert plan.deliveries
 
+        (directory / "metrics").mkdir()
+        meter = Recorder(directory / "metrics", 0)
+
+        def counting() -> None:
+            meter.decided("sealed", "ok.sealed")
+            meter.took(0.002)
+
         question = question_for(bob.certificate, sub.certificate)
         anchors = (Anchor(root.certificate),)
         figures = {
             "assess and decide": _microseconds(decision),
+            "counting one message for metrics": _microseconds(counting),
             "assess only": _microseconds(lambda: assessor.assess(mailbox, NOW)),
             "path of three certificates": _microseconds(
                 lambda: build_path(bob.certificate, anchors, (sub.certificate,), PathSettings(), NOW)

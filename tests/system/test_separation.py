@@ -17,13 +17,13 @@ from support.daemon import Daemon, postseal_as, run_postseal
 from support.pki import Leaf, authority
 from support.postfix import PrivatePostfix
 from support.responders import WebServer
-from support.scratch import ROOT, wait_for
+from support.scratch import ROOT, free_port, wait_for
 from support.scratch import scratch as scratch_directory
 from support.sink import Sink
 
 DAY = timedelta(days=1)
 GROUP = 64000
-USERS = {"postseal-milter": 64001, "postseal-lookup": 64002, "root": 0}
+USERS = {"postseal-milter": 64001, "postseal-lookup": 64002, "postseal-metrics": 64003, "root": 0}
 STRICT = {"name": "all", "seal": "must", "without_certificate": "refuse", "revocation": "strict"}
 MESSAGE = b"From: a@home.test\r\nSubject: hi\r\n\r\nhello\r\n"
 
@@ -76,6 +76,7 @@ def site() -> Iterator[Site]:
             # As packaging/postseal.toml: group and mode come from the directory that hands its group on.
             "milter": {"socket": f"unix:{directory}/postfix-socket/milter.sock", "socket_mode": "0660"},
             "lookup": {"allow_networks": ["127.0.0.0/8"], "ports": [web.port]},
+            "metrics": {"listen": f"127.0.0.1:{free_port()}"},
         }
         home, policy = (
             directory / "postseal",
@@ -114,6 +115,28 @@ def test_mail_is_sealed_although_neither_service_is_root(site: Site) -> None:
     wait_for((site.milter.state / "decisions.sqlite").exists, "the decision record")
     assert (site.milter.state / "decisions.sqlite").stat().st_uid == USERS["postseal-milter"]
     assert (site.milter.state / "evidence" / "evidence.sqlite").stat().st_uid == USERS["postseal-lookup"]
+
+
+def test_a_third_user_reads_the_numbers_of_both_and_a_stranger_none(site: Site) -> None:
+    """CACHE-14: ``postseal metrics`` has the group and nothing else; the files are for the group only."""
+    read = [*postseal_as(site.directory, USERS["postseal-metrics"], GROUP), "metrics", "--print"]
+    done = subprocess.run([*read, "--config", str(site.milter.config_file)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for line in (
+        'postseal_up{service="milter"} 1.0',
+        'postseal_up{service="lookup"} 1.0',
+        "postseal_evidence_readable 1.0",
+    ):
+        assert f"{line}\n" in done.stdout
+    assert 'postseal_decisions_total{action="sealed",reason="ok.sealed"}' in done.stdout
+    for service in ("milter", "lookup"):
+        for path in (site.milter.run / f"metrics-{service}").iterdir():
+            status = path.stat()
+            assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (
+                USERS[f"postseal-{service}"],
+                GROUP,
+                0o640,
+            )
 
 
 def test_certificates_that_root_imports_are_seen_by_the_milter(site: Site) -> None:

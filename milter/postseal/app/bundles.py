@@ -180,7 +180,10 @@ def origin(made: Bundle, signers: Sequence[Certificate], at: datetime, *, unsign
 def open_items(
     made: Bundle, found: Origin, make_importer: Callable[[Sequence[Certificate]], Importer], crl_max_size: int
 ) -> Iterator[Taken]:
-    """Take the items one by one, each verified as if it had been fetched. Certificates come first, for the paths."""
+    """Take the items one by one, each verified as if it had been fetched. Certificates come first, for the paths.
+
+    CACHE-13: no other node's verdict is taken, only evidence.
+    """
     manifest = found.manifest
     certificates: dict[str, Certificate] = {}
     for number, item in enumerate(manifest.items):

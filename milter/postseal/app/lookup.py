@@ -170,10 +170,9 @@ class Lookups:
         wait_for([f for _, f in flights if f is not None], min(budget, _MAX_BUDGET))
         return [outcome_of(url, flight) for url, flight in flights]
 
-    def prefetch(self) -> int:
-        """Start to fetch again what is due (CACHE-2); returns how many flights were started."""
+    def upkeep(self) -> None:
+        """What must be done now and then also where nothing is fetched: look at the clock, drop what is long over."""
         at = self._clock.now()
-        started = 0
         # CACHE-9
         trouble = self._store.observe_clock(at, self._revocation.skew)
         if trouble:
@@ -181,6 +180,11 @@ class Lookups:
         if self._pruned is None or at - self._pruned > timedelta(hours=1):
             self._store.prune(at)
             self._pruned = at
+
+    def prefetch(self) -> int:
+        """Upkeep, and start to fetch again what is due (CACHE-2); returns how many flights were started."""
+        self.upkeep()
+        at, started = self._clock.now(), 0
         due = self._store.due(at, at - timedelta(days=14))
         # A success plans the next fetch itself; this only keeps a failure from coming back at once.
         if due:

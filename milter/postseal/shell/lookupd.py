@@ -195,12 +195,13 @@ class Server:
 
     def _prefetch(self) -> None:
         while not self._stop.wait(_PREFETCH_EVERY):
-            if not (self._config.lookup.fetch and self._config.lookup.prefetch):
-                continue
             try:
-                self._lookups.prefetch()
+                if self._config.lookup.fetch and self._config.lookup.prefetch:
+                    self._lookups.prefetch()
+                else:
+                    self._lookups.upkeep()
             except Unavailable as exc:
-                self._log.warning(f"evidence can't be fetched ahead: {exc}")
+                self._log.warning(f"evidence can't be looked after: {exc}")
             except Exception as exc:
                 self._log.error(f"prefetch failed: {type(exc).__name__}: {exc}")
 

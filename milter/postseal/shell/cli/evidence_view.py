@@ -1,4 +1,4 @@
-"""How ``postseal evidence list`` and ``show`` put stored evidence, marks and failures into words and JSON."""
+"""How ``postseal evidence list`` and ``show`` put stored evidence, marks and failures into words and JSON (CACHE-12)."""
 
 from __future__ import annotations
 
