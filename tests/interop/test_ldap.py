@@ -276,6 +276,21 @@ def test_t05_hostile_directory(name: str) -> None:
     assert time.monotonic() - started < 2
 
 
+def test_t05_a_directory_is_given_no_more_time_for_a_sink() -> None:
+    """THR-5, T-5: what a large CRL may be given over HTTP, where its progress is seen, a silent directory doesn't get."""
+    server = Hostile(then(BIND_OK), then(entry(CRL)[:40], 5))
+    guard = Guard(allow_networks=["127.0.0.0/8"])
+    both = WithDirectories(Fetcher(guard, user_agent="x"), Directories(guard, [Server("127.0.0.1", server.port)]))
+    now = time.monotonic()
+    outcome = both.get_to(
+        f"ldap://127.0.0.1:{server.port}/cn=a?certificateRevocationList", lambda _: None, max_size=9999,
+        deadline=now + 0.5, until=now + 600,
+    )  # fmt: skip
+    server.close()
+    failed(outcome, "rev.timeout")
+    assert time.monotonic() - now < 3
+
+
 def test_what_is_asked() -> None:
     """An anonymous simple bind, version 3; base scope, one entry, the fixed filter, one attribute; nothing else."""
     server = Hostile(then(BIND_OK), then(entry(CRL) + done()))
@@ -319,6 +334,8 @@ def test_a_certificate_whose_crl_is_in_a_directory_only(slapd: Slapd, tmp_path: 
     (tmp_path / "root.pem").write_bytes(ca.pem)
     config = tmp_path / "ldap.toml"
     config.write_text(f'[lookup]\nallow_networks = ["127.0.0.1"]\nldap_servers = ["127.0.0.1:{slapd.port}"]\n')
+    nearest = tmp_path / "nearest.toml"
+    nearest.write_text(f'[lookup]\nallow_networks = ["127.0.0.1"]\nldap_default = "127.0.0.1:{slapd.port}"\n')
 
     def verify(leaf: Leaf, file: str) -> tuple[int, str, str]:
         (tmp_path / "leaf.pem").write_bytes(leaf.pem)
@@ -330,3 +347,7 @@ def test_a_certificate_whose_crl_is_in_a_directory_only(slapd: Slapd, tmp_path: 
     assert verify(good, "/dev/null")[:2] == (1, "rev.unsupported")
     assert verify(good, str(config)) == (0, "rev.crl", url)
     assert verify(gone, str(config)) == (1, "rev.revoked-crl", url)
+    # As the CA of a Windows domain writes it.
+    bare = url.replace(f"127.0.0.1:{slapd.port}", "").replace("?base", "?base?objectClass=cRLDistributionPoint")
+    domain = ca.issue("3@home.test", slot=3, crl_urls=[bare], **window)
+    assert verify(domain, str(nearest)) == (0, "rev.crl", bare)

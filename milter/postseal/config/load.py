@@ -169,7 +169,9 @@ class _Checker:
 
     def relations(self, sections: Mapping[str, Any]) -> None:
         """What one option of a section says about another."""
-        metrics = sections["metrics"]
+        metrics, lookup = sections["metrics"], sections["lookup"]
+        if lookup.no_proxy and lookup.proxy is None:
+            self.problem(("lookup", "no_proxy"), "[lookup] no_proxy: means nothing without a proxy")
         if metrics.listen is not None and not metrics.allow_remote and not metrics.listen.is_loopback:
             self.problem(
                 ("metrics", "listen"),

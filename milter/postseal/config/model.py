@@ -145,8 +145,8 @@ class Lookup:
         Hosts, or domains with a leading dot, that are fetched from directly although there is a proxy.""")
     ldap_servers: tuple[InetSocket, ...] = _option(list_of(directory_server()), [], """
         Directories that may be asked for CRLs where a certificate names them by ldap: URLs, each as "HOST" or "HOST:PORT".
-        Empty is off. The search is anonymous and without TLS; the proxy isn't used, allow_networks counts. Needs python-ldap,
-        which the extra "ldap" installs.""")
+        Empty is off, unless there is an ldap_default. The search is anonymous and without TLS; the proxy isn't used,
+        allow_networks counts. Needs python-ldap, which the extra "ldap" installs.""")
     ldap_default: InetSocket | None = _option(optional(directory_server(), "none"), "", """
         Directory for ldap: URLs without a host, as CAs in Windows domains write them: one of its domain controllers.""")
     user_agent: str = _option(header_text(), f"postseal/{__version__}", """
@@ -168,6 +168,11 @@ class Lookup:
         Octets that may be downloaded within a day (UTC); after that nothing is fetched until the next.""")
     store_max_size: int = _option(size("16 MiB", "1024 GiB"), "4 GiB", """
         Largest size of all stored CRLs together. What was used longest ago goes first; one CA may take half of it.""")
+
+    @property
+    def ldap(self) -> bool:
+        """Are directories asked for CRLs?"""
+        return bool(self.ldap_servers) or self.ldap_default is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,7 +440,7 @@ class Config:
             max_age_without_next_update=timedelta(seconds=self.revocation.max_age_without_next_update),
             weak_keys=self.revocation.weak_keys,
             use_deltas=self.revocation.use_deltas,
-            ldap=bool(self.lookup.ldap_servers),
+            ldap=self.lookup.ldap,
             short_lived=timedelta(seconds=self.revocation.short_lived),
             nonce=self.revocation.ocsp_nonce,
         )

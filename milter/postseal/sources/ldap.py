@@ -276,7 +276,8 @@ class WithDirectories:
     ) -> Transfer:  # fmt: skip
         if not _is_ldap(url):
             return self._http.get_to(url, sink, max_size=max_size, deadline=deadline, until=until, headers=headers)
-        answer = self._directories.get(url, max_size=max_size, deadline=max(deadline, until))
+        # A directory gets no more time: its answer comes in one piece, and how fast it comes isn't seen here.
+        answer = self._directories.get(url, max_size=max_size, deadline=deadline)
         if not isinstance(answer, Fetched):
             return answer
         try:

@@ -19,7 +19,7 @@ def build_fetcher(
     """With the limits of ``[lookup]``; ``networks`` and ``ports`` are admitted besides. Raises ConfigError."""
     guard = build_guard(config, networks, ports)
     fetcher = Fetcher(guard, user_agent=config.lookup.user_agent, counted=counted)
-    return _with_directories(fetcher, guard, config.lookup) if config.lookup.ldap_servers else fetcher
+    return _with_directories(fetcher, guard, config.lookup) if config.lookup.ldap else fetcher
 
 
 def build_guard(config: Config, networks: Sequence[str] = (), ports: Sequence[int] = ()) -> Guard:
@@ -39,7 +39,7 @@ def _with_directories(fetcher: Fetcher, guard: Guard, lookup: Lookup) -> Http:
         # An extra: a library in C that most don't need.
         from postseal.sources.ldap import Directories, Server, WithDirectories
     except ImportError as exc:
-        raise ConfigError(f"ldap_servers in [lookup] needs python-ldap (pip install postseal[ldap]): {exc}") from exc
+        raise ConfigError(f"LDAP in [lookup] needs python-ldap (pip install postseal[ldap]): {exc}") from exc
     servers = [Server(server.host, server.port) for server in lookup.ldap_servers]
     nearest = None if lookup.ldap_default is None else Server(lookup.ldap_default.host, lookup.ldap_default.port)
     return WithDirectories(fetcher, Directories(guard, servers, nearest))

@@ -21,5 +21,5 @@ def build_online(config: Config, at: datetime, *, networks: Sequence[str] = (), 
         request_seconds=lookup.request_timeout,
         crl_max_size=lookup.crl_max_size,
         ocsp_max_size=lookup.ocsp_max_size,
-        ldap=bool(lookup.ldap_servers),
+        ldap=lookup.ldap,
     )
