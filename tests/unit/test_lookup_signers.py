@@ -9,7 +9,9 @@ from pathlib import Path as FilePath
 import pytest
 from cryptography import x509
 
+from postseal.app.imports import Importer
 from postseal.core.crl import parse_crl
+from postseal.core.errors import BadData
 from postseal.core.evidence import CrlEvidence, question_for
 from postseal.core.judgement import Judgement, JudgementSettings, judge_certificate
 from postseal.core.path import PathSettings
@@ -256,3 +258,17 @@ def test_forged_crl_has_nothing_fetched(bench: Bench) -> None:
     leaf = issue(ROOT, "forged", crl_urls=[CRL])
     assert look(bench, leaf)[0] is Status.UNKNOWN
     assert bench.web.count("http://aia.test/") == 0
+
+
+def test_import_takes_an_appointed_signer_and_refuses_a_rogue(bench: Bench) -> None:
+    """CRL-5, T-4: a CRL from a file is held to the same rules as a fetched one."""
+    rogue = service(name="Rogue", key_usage=usage("digital_signature"))
+    bench.trust.helpers += [SERVICE.certificate, rogue.certificate]
+    importer = Importer(
+        bench.store, bench.trust, (), (), bench.clock, PathSettings(), bench.revocation, 1 << 20
+    )  # fmt: skip
+    assert importer.take("good.crl", indirect()) == "crl"
+    with pytest.raises(BadData, match="no CA certificate of its issuer is known"):
+        importer.take("rogue.crl", indirect(signer=rogue))
+    (entry,) = bench.store.entries()
+    assert entry.chain == (SERVICE.certificate,)

@@ -47,7 +47,6 @@ class HostLimits:
         self._lock = threading.Lock()
         self._slots: LRUCache[str, threading.BoundedSemaphore] = LRUCache(_HOSTS)
         self._times: LRUCache[str, deque[float]] = LRUCache(_HOSTS)
-        self._inside: dict[str, int] = {}
 
     def wait(self, host: str) -> float:
         """Seconds until the host may be asked again; 0 when it may be asked now."""
@@ -70,33 +69,17 @@ class HostLimits:
         self.count(host)
         return True
 
-    def busy(self, host: str) -> bool:
-        """Is the host being asked at this moment?"""
-        with self._lock:
-            return self._inside.get(host, 0) > 0
-
     def enter(self, host: str, patience: float) -> bool:
         """Take a slot, or give up after ``patience`` seconds."""
         with self._lock:
             slot = self._slots.setdefault(host, threading.BoundedSemaphore(self._at_once))
-            self._inside[host] = self._inside.get(host, 0) + 1
-        if slot.acquire(timeout=patience):
-            return True
-        self._gone(host)
-        return False
+        return slot.acquire(timeout=patience)
 
     def leave(self, host: str) -> None:
         with self._lock:
             slot = self._slots.get(host)
         if slot is not None:
             slot.release()
-        self._gone(host)
-
-    def _gone(self, host: str) -> None:
-        with self._lock:
-            self._inside[host] -= 1
-            if not self._inside[host]:
-                del self._inside[host]
 
 
 class Ledger(Protocol):

@@ -159,9 +159,7 @@ class CrlFlights:
         for certificate in dict.fromkeys(known):
             if not same_name(certificate.subject, crl.issuer):
                 continue
-            facts = certificate_facts(certificate.der)
-            # T-4: a certificate that isn't for CRLs signs none, whatever name it has; who isn't a CA needs the explicit word.
-            if not facts.may_sign_crls or (facts.key_usage is None and not facts.is_ca):
+            if not may_sign_crls(certificate):
                 continue
             yield certificate
             found += 1
@@ -182,6 +180,12 @@ class CrlFlights:
                 with suppress(BadData):
                     found += load_certificates(transfer.body, limit=MAX_CERTIFICATES)
         return found
+
+
+def may_sign_crls(certificate: Certificate) -> bool:
+    """T-4: a certificate that isn't for CRLs signs none, whatever name it has; who isn't a CA needs the explicit word."""
+    facts = certificate_facts(certificate.der)
+    return facts.may_sign_crls and (facts.key_usage is not None or facts.is_ca)
 
 
 def _of_another_key(crl: Crl, issuer: Certificate) -> bool:

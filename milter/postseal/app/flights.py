@@ -96,6 +96,7 @@ class Flights:
         self._lock = threading.Lock()
         self._pause = threading.Event()
         self._flights: dict[tuple[str, ...], Future[Outcome]] = {}
+        self._probed: set[str] = set()
         self._fresh: LRUCache[tuple[str, ...], float] = LRUCache(10_000)
         self._fetchers = ThreadPoolExecutor(concurrency, "fetch")
 
@@ -104,10 +105,12 @@ class Flights:
         flight = self._joined(errand)
         if flight is not None:
             return flight
+        probe = False
         if not force:
             if self._rests(errand):
                 return None
-            if self._blocked(errand):
+            blocked, probe = self._blocked(errand)
+            if blocked:
                 self._meter.backed_off(errand.kind)
                 return None
         with self._lock:
@@ -118,8 +121,12 @@ class Flights:
             # A flight may have landed since we looked.
             if not force and self._fresh.get(errand.key, 0.0) > self._clock.monotonic():
                 return None
+            if probe and errand.host in self._probed:
+                return None
             why, wait = self._over_budget(errand, allowance, force)
             if not why:
+                if probe:
+                    self._probed.add(errand.host)
                 flight = self._fetchers.submit(self._run, errand)
                 self._flights[errand.key] = flight
                 return flight
@@ -154,18 +161,17 @@ class Flights:
             return False
         return rests
 
-    def _blocked(self, errand: Errand) -> bool:
-        """CACHE-3: is the URL, its answer about this one certificate, or its host in back-off?"""
+    def _blocked(self, errand: Errand) -> tuple[bool, bool]:
+        """CACHE-3: is the URL, its answer about this one certificate, or its host in back-off? May only one request try?"""
         at = self._clock.now()
         for about in {"", errand.subject}:
             retry_at = self._store.url_state(errand.url, about).retry_at
             if retry_at is not None and retry_at > at:
-                return True
+                return True, False
         count, until = self._store.host_state(errand.host)
-        if count < BREAKER or until is None:
-            return False
         # Half-open: when the time is over one request may try; it closes or opens the breaker for all others.
-        return until > at or self._hosts.busy(errand.host)
+        broken = count >= BREAKER and until is not None
+        return (broken and until is not None and until > at), broken
 
     def _over_budget(self, errand: Errand, allowance: Allowance | None, force: bool) -> tuple[str, float]:
         """THR-6: why the errand isn't started, in words, and for how many seconds; "" when it may."""
@@ -206,6 +212,7 @@ class Flights:
         finally:
             with self._lock:
                 self._flights.pop(errand.key, None)
+                self._probed.discard(errand.host)
         self._meter.fetched(errand.kind, outcome.why or "ok", self._clock.monotonic() - started)
         return outcome
 

@@ -118,7 +118,7 @@ def _unusable(crl: Crl, at: datetime, skew: timedelta) -> tuple[str, str] | None
         return _FROM_THE_FUTURE
     if crl.next_update is not None and crl.next_update + skew < at:
         return "rev.stale", "the CRL has expired"
-    # CRL-13, CRL-14, CRL-17
-    if crl.unknown_critical or crl.unknown_critical_entry or crl.delta_base is not None:
+    # CRL-13, CRL-14
+    if crl.unknown_critical or crl.unknown_critical_entry:
         return "rev.unsupported", "the CRL is of a kind that isn't supported"
     return None

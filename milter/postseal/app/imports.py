@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from postseal.app import freshness
+from postseal.app.crl_flight import may_sign_crls
 from postseal.app.lookup_ports import Mark
 from postseal.app.ports import Clock, TrustStore
 from postseal.core import ocsp
@@ -143,12 +144,14 @@ class Importer:
         return freshness.refresh_at(this_update, next_update, None, at, random.random)
 
     def _authorities(self, at: datetime) -> dict[NameKey, list[tuple[Certificate, ...]]]:
-        """The path of every CA that is trusted now, the CA first, by its name. Looked for once."""
+        """The path of everybody who may sign CRLs now, the signer first, by its name. Looked for once."""
         if self._chains is None:
             found: list[tuple[Certificate, ...]] = [(a.certificate,) for a in self._anchors]
+            # RFC 5280 §6.3.3 (f): who signs CRLs isn't asked whether it is for mail.
+            settings = replace(self._path_settings, email_protection=False)
             for certificate in self._others:
-                path = build_path(certificate, self._anchors, self._others, self._path_settings, at)
-                if isinstance(path, Path):
+                path = build_path(certificate, self._anchors, self._others, settings, at)
+                if isinstance(path, Path) and may_sign_crls(certificate):
                     found.append(path.certificates)
             self._chains = {}
             for chain in found:

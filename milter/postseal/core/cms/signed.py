@@ -66,6 +66,7 @@ def _check(signature: bytes, content: bytes, signer: Certificate) -> str:
     # RFC 5652 §5.2: a detached signature has no eContent, and ours are over plain data.
     if encapsulated.oid() != _DATA or encapsulated.peek() != -1:
         return "the signature isn't a detached one over data"
+    # CRL-26: certificates and CRLs that come along are never looked at.
     for optional in (context(0), context(1)):
         if data.peek() == optional:
             data.take(optional)
