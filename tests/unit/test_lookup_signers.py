@@ -272,3 +272,34 @@ def test_import_takes_an_appointed_signer_and_refuses_a_rogue(bench: Bench) -> N
         importer.take("rogue.crl", indirect(signer=rogue))
     (entry,) = bench.store.entries()
     assert entry.chain == (SERVICE.certificate,)
+
+
+def test_key_change_behind_a_url_causes_no_hurry(bench: Bench) -> None:
+    """CACHE-2: when a URL gives the CRL of another key, the old one isn't asked for again every few minutes."""
+    leaf = issue(ROOT, "old key", crl_urls=[CRL])
+    bench.web.answers[CRL] = crl(ROOT)
+    assert look(bench, leaf) == (Status.GOOD, "rev.crl")
+    key = pki.key("rsa2048", ("ca", "Use case root, next key"))
+    usual = [(x509.BasicConstraints(ca=True, path_length=None), True), (usage("key_cert_sign", "crl_sign"), True)]
+    link = ROOT._sign(ROOT.subject, key.public_key(), usual, **WINDOW)
+    bench.trust.helpers.append(link)
+    bench.clock.advance(timedelta(days=5))
+    at = bench.clock.now()
+    bench.web.answers[CRL] = crl(
+        Authority(link, key, ROOT.subject), number=2, this_update=at - HOUR, next_update=at + 7 * DAY
+    )  # fmt: skip
+    assert bench.prefetch() == 1
+    for _ in range(12):
+        bench.clock.advance(timedelta(minutes=30))
+        bench.prefetch()
+    assert bench.web.count(CRL) == 2
+
+
+def test_signer_that_is_not_for_mail_is_asked_about(bench: Bench) -> None:
+    """RFC 5280 §6.3.3 (f): a signer of CRLs whose extendedKeyUsage names something else is still looked up."""
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    signer = service(name="Not for mail", eku=[ExtendedKeyUsageOID.OCSP_SIGNING])
+    bench.web.answers[CRL] = crl(ROOT)
+    assert bench.ask(question_for(signer.certificate, ROOT.certificate)) == 0
+    assert bench.web.count(CRL) == 1

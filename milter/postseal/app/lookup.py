@@ -219,6 +219,9 @@ class Lookups:
             others = (question.issuer, *question.chain, *known, *self._helpers())
             # The whole path in one piece: only so is everybody in it asked whether it is a CA.
             path = build_path(question.certificate, self._trust.anchors(), others, self._path_settings, at)
+            if isinstance(path, PathFault) and path.code == "path.wrong-purpose":
+                # The question may be about a signer of CRLs, who needn't be for mail (RFC 5280 §6.3.3 (f)).
+                path = build_path(question.certificate, self._trust.anchors(), others, self._crls.path_settings, at)
             if isinstance(path, PathFault):
                 fault = path.detail or path.code
             elif path.issuer_of(0).key_id == question.issuer.key_id:

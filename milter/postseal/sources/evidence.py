@@ -296,6 +296,9 @@ class EvidenceStore(UrlMemory, Upkeep):
             scope = {k: keys[k] for k in ("issuer_key", "issuer_name", "idp")}
             t.put(connection, t.alias, ("url", *scope), {"url": url, **scope})
             t.answered(connection, url, at, etag, last_modified)
+            # What the URL gave before, of another key or scope, isn't to be had there any more: nothing to hurry for.
+            before = t.crl.update().where(t.crl.c.url == url, t.crl.c.issuer_name == keys["issuer_name"])
+            connection.execute(before.values(refresh_at=t.stamp(refresh_at)))
             return [*([old] if old is not None else []), *make_room(connection, self._limits, crl.sha256)]
 
         superseded = self._db.write(write)
