@@ -15,20 +15,24 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp as peer
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from postseal.app.lookup import Lookups, LookupSettings
 from postseal.app.ocsp_flight import Habits, Wishes, ask_responder
 from postseal.core.evidence import OcspEvidence, Question, question_for
+from postseal.core.ocsp import response_status
 from postseal.core.path import PathSettings
 from postseal.core.revocation import Nonce, Order, RevocationSettings, Status, judge
-from postseal.core.transfer import Fetched, FetchFailed, Transfer
+from postseal.core.transfer import Fetched, FetchFailed, NotModified, Transfer
 from postseal.sources.fetch import Fetcher
 from postseal.sources.guard import Guard
-from support.lookups import CRL, NOW, OCSP, ROOT, Bench, crl, issue, question
+from support.lookups import CRL, NOW, OCSP, ROOT, Bench, Web, crl, issue, question
 from support.pki import DAY, HOUR, Leaf, usage
 from support.responders import OCSP_TYPE, OpensslResponder, Responder, WebServer
 
 NEW = Habits()
+ASKED = question(ocsp=(OCSP,))
 NOT_OCSP = b"<html>Welcome to our proxy</html>"
 
 
@@ -287,6 +291,36 @@ def test_the_crl_of_the_responder_is_fetched(bench: Bench) -> None:
     bench.lookups.refresh([e for e in bench.store.entries() if e.kind == "crl"], 10.0)
     verdict = judge(asked, bench.store.evidence(asked), public, bench.clock.now())
     assert (verdict.status, verdict.reason) == (Status.UNKNOWN, "rev.unauthorized-responder")
+
+
+REPLIES = st.one_of(
+    st.binary(max_size=40).filter(lambda b: response_status(b) != "successful").map(lambda body: Fetched(OCSP, body)),
+    st.sampled_from([error(n) for n in ("MALFORMED_REQUEST", "INTERNAL_ERROR", "TRY_LATER", "SIG_REQUIRED",
+                                        "UNAUTHORIZED")]).map(lambda body: Fetched(OCSP, body)),
+    st.integers(100, 599).map(status),
+    st.just(LOST),
+    st.just(NotModified(OCSP)),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(REPLIES, min_size=4, max_size=4), st.sampled_from(Nonce), st.booleans(), st.booleans(), st.booleans())
+def test_every_conversation_ends(replies: list[Transfer], nonce: Nonce, old: bool, post: bool, bare: bool) -> None:
+    """OCSP-1, OCSP-4, RPL-3: whatever comes back: at most four requests, no two alike, no exception, no good answer made up."""
+    known = Habits("sha1" if old else "sha256", post, not bare)
+    web, left, seen = Web(), iter(replies), []
+
+    def respond(url: str, body: bytes | None, headers: object) -> Transfer:
+        seen.append((url, body))
+        return next(left)
+
+    web.answers[OCSP] = respond
+    heard = ask_responder(web, OCSP, ASKED, known, Wishes(65536, 0.0, nonce, new_nonce=lambda: b"n" * 32))
+    assert 1 <= len(seen) == len(set(seen)) <= 4
+    assert heard.transfer == replies[0]
+    assert heard.habits in (known, Habits())
+    if nonce is Nonce.REQUIRE:
+        assert all(b"n" * 32 in (body or b"") for _, body in seen)
 
 
 class Loopback:

@@ -172,8 +172,13 @@ def test_mail_waits_while_any_certificate_may_turn_out_good() -> None:
 def test_nothing_that_may_change_is_said_at_rcpt() -> None:
     """Evidence may come until the end of the message."""
     strict = rules(revocation="strict")
-    for facts in (waiting(assessed(UNREACHABLE), NOW - 9 * DAY), recipient(assessed(OCSP_UNKNOWN))):
+    both = recipient(assessed(NONE_DECLARED), assessed(OCSP_UNKNOWN, certificate=ALICE_OLD))
+    for facts in (waiting(assessed(UNREACHABLE), NOW - 9 * DAY), recipient(assessed(OCSP_UNKNOWN)), both):
         assert rcpt_answer(facts, MESSAGE, strict, NOW) is None
+    # For a certificate that names no source none is on its way.
+    answer = rcpt_answer(recipient(assessed(NONE_DECLARED)), MESSAGE, strict, NOW)
+    assert answer is not None
+    assert answer.reason == "rcpt.revocation-refused"
 
 
 @pytest.mark.parametrize(

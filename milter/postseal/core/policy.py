@@ -13,7 +13,17 @@ from postseal.core.assess import Assessed
 from postseal.core.certs import Certificate
 from postseal.core.choice import ranked
 from postseal.core.der import later
-from postseal.core.doubts import NO_KNOBS, Answer, Done, DoubtKnobs, DoubtSettings, Situation, may_defer, resolve
+from postseal.core.doubts import (
+    NO_KNOBS,
+    NONE_DECLARED,
+    Answer,
+    Done,
+    DoubtKnobs,
+    DoubtSettings,
+    Situation,
+    may_defer,
+    resolve,
+)
 from postseal.core.path import PathFault
 from postseal.core.plan import Action, Decision, Plan, Warn, deferred, group
 from postseal.core.revocation import Doubt, Status, Verdict
@@ -193,9 +203,17 @@ def rcpt_answer(
     Revocation evidence may still be on its way, so nothing that rests on its absence is certain.
     """
     decision = _guarded(message, facts, rules, settings, at)
-    if decision.action not in (Action.REFUSE, Action.DEFER) or decision.reason in _MAY_CHANGE:
+    if decision.action not in (Action.REFUSE, Action.DEFER):
+        return None
+    if decision.reason in _MAY_CHANGE and not _for_want_of_a_source(decision):
         return None
     return decision
+
+
+def _for_want_of_a_source(decision: Decision) -> bool:
+    """Is all doubt about certificates that name no source? Then no evidence can be on its way."""
+    causes = {w.code for w in decision.warnings if w.code.startswith("rev.")}
+    return decision.reason == "rcpt.revocation-refused" and causes == {NONE_DECLARED}
 
 
 def _guarded(
