@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from postseal.shell.cli.main import main
+from support.daemon import run_postseal
 from support.generated import (
     ANY_POLICY,
     CA_USAGE,
@@ -419,3 +420,13 @@ def test_fetched(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) 
         found = ask(capsys, tmp_path, case, *more)
         assert found["status"] == status, found["detail"]
         assert web.count("/sub.crl") >= 1
+
+
+def test_oddities_of_strangers_are_no_warnings_of_ours(tmp_path: Path) -> None:
+    """A name that is too long, a number that is negative: what the library thinks of them isn't on standard error."""
+    anchor = write_pem(tmp_path / "anchor", "CERTIFICATE", [TOP.der])
+    for odd in (Cert("x" * 100, R, 2, 0, names=EE.names), Cert(A, R, 2, 0, serial=-5, names=EE.names)):
+        leaf = write_pem(tmp_path / "leaf", "CERTIFICATE", [odd.der])
+        at = str(int(NOW.timestamp()))
+        done = run_postseal("verify", "--json", "--anchor", str(anchor), "--no-revocation", "--at", at, str(leaf))
+        assert (done.returncode, done.stderr) == (0, "")

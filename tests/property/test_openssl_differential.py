@@ -15,11 +15,11 @@ from pathlib import Path as FilePath
 import pytest
 from hypothesis import given
 
-from postseal.app.verify import Report, Request, verify
+from postseal.app.verify import Outcome, Report, Request, verify
 from postseal.core.crl import parse_crl
 from postseal.core.evidence import CrlEvidence
 from postseal.core.path import Anchor, Path
-from support.generated import ANY_POLICY, CA_USAGE, LEAF_USAGE, Cert, Entry, Listing, Point, World
+from support.generated import ANY_EKU, ANY_POLICY, CA_USAGE, LEAF_USAGE, Cert, Entry, Listing, Point, World
 from support.openssl_verify import Opinion, openssl_verify, opinions_by_part
 from support.pki import NOW
 from support.property_runs import examples
@@ -137,6 +137,36 @@ def test_paths(folder: FilePath, world: World) -> None:
     mine = "valid" if isinstance(found.path, Path) else "invalid"
     if openssl_path(folder, world) != mine:
         why = understood(world, mine, lambda w: openssl_path(folder, w), PATHS)
+        assert why, f"{mine}: {found.reason}: {found.detail}"
+
+
+# --- purposes ---
+
+
+def _without_any_purpose(cert: Cert) -> Cert:
+    return replace(cert, eku=() if ANY_EKU in cert.eku else cert.eku)
+
+
+PURPOSES = (*PATHS, Rewriting("any-purpose", _certificates(_without_any_purpose), "valid"))
+
+
+def openssl_purpose(folder: FilePath, world: World) -> str:
+    found = (
+        openssl_verify(folder, world.leaf, chain[-1:], chain[1:-1], None, "-purpose", "smimesign")
+        for chain in world.chains()
+    )
+    return "valid" if any(opinion.ok for opinion in found) else "invalid"
+
+
+@examples(150)
+@given(world=path_worlds().filter(lambda w: not w.leaf.ca))
+def test_purposes(folder: FilePath, world: World) -> None:
+    """CERT-11: whether the certificate is for mail, with every CA above it."""
+    anchors, pool = (tuple(Anchor(c.loaded) for c in world.anchors), tuple(c.loaded for c in world.pool))
+    found = verify(world.leaf.loaded, Request(anchors, pool, revocation=False), NOW)
+    mine = "valid" if found.outcome is Outcome.GOOD else "invalid"
+    if openssl_purpose(folder, world) != mine:
+        why = understood(world, mine, lambda w: openssl_purpose(folder, w), PURPOSES)
         assert why, f"{mine}: {found.reason}: {found.detail}"
 
 
@@ -368,9 +398,19 @@ def test_difference(folder: FilePath, name: str) -> None:
     assert rewriting.only in ("", mine)
 
 
+def test_difference_any_purpose(folder: FilePath) -> None:
+    """CERT-11: a CA for every purpose is one for mail."""
+    world = World(ALICE, (TOP,), (replace(MIDDLE, eku=(ANY_EKU,)),))
+    found = verify(ALICE.loaded, Request((Anchor(TOP.loaded),), (world.pool[0].loaded,), revocation=False), NOW)
+    assert (found.outcome, openssl_purpose(folder, world)) == (Outcome.GOOD, "invalid")
+    assert openssl_purpose(folder, PURPOSES[-1].of(world)) == "valid"
+
+
 def test_every_difference_is_explained() -> None:
     """docs/openssl.md has a paragraph for each, and no others."""
     text = (FilePath(__file__).parents[2] / "docs" / "openssl.md").read_text()
-    names = [r.name for r in (*PATHS, *REVOCATION)]
-    assert re.findall(r"(?m)^- \*\*([a-z-]+)\*\*:", text) == [n for n in FORMS if n in names] == list(FORMS)
-    assert set(names) == set(FORMS)
+    paths = [name for name in FORMS if name in {r.name for r in PATHS}]
+    forms = [*paths, "any-purpose", *(name for name in FORMS if name not in paths)]
+    names = [r.name for r in (*PURPOSES, *REVOCATION)]
+    assert re.findall(r"(?m)^- \*\*([a-z-]+)\*\*:", text) == list(forms)
+    assert set(names) == set(forms)

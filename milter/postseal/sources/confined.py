@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -216,6 +217,8 @@ def _warm_up() -> None:
 
 def main() -> None:
     """The helper's life."""
+    # The library warns of what strangers write; whoever asked hears what matters of it as an answer.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"postseal\.")
     # The terminal's and the service's signals are for the process that started us; it closes the socket when it ends.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -64,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the ``postseal`` command; returns the exit code."""
+    # What the library finds odd in a stranger's certificate is neither the operator's doing nor a sentence.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"postseal\.")
     try:
         args = build_parser().parse_args(argv)
         run: Run = args.run
