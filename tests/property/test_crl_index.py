@@ -48,6 +48,7 @@ def test_says_what_the_scan_said(kind: str) -> None:
     der, octets = made(kind)
     index = opened(der, octets)
     assert index is not None
+    assert index.scanned is not None
     whole, mapped = parse_crl(der), open_crl(der, index.sha256, indexed(index.scanned), index.tbs_digest)
     assert mapped == whole
     for name in ("entry_count", "unknown_critical_entry", "carries_others", "issuer_not_critical", "indirect"):
@@ -61,11 +62,22 @@ def test_says_what_the_scan_said(kind: str) -> None:
     assert not signature_valid(mapped, OTHER.certificate.spki)
 
 
+def test_index_before_the_scan() -> None:
+    """Until a large CRL is scanned its index only vouches for the file, and damage to it is noticed as well."""
+    der, _ = made()
+    name = hashlib.sha256(der).hexdigest()
+    octets = b"".join(index_octets(Index(name, len(der), STAMP, b"d" * 32, None)))
+    assert opened(der, octets) == Index(name, len(der), STAMP, b"d" * 32, None)
+    for place in range(0, len(octets), 7):
+        assert opened(der, octets[:place] + bytes((octets[place] ^ 1,)) + octets[place + 1 :]) is None
+
+
 def test_signature_is_checked_over_the_hash_in_the_index() -> None:
     """CRL-6: the hash of the signed part is that of the index, so a wrong one verifies nothing."""
     entries = [entry((1 << 100) + n) for n in range(10)]
     der = crl(CA, entries)
     index = make_index(der, hashlib.sha256(der).hexdigest(), STAMP)
+    assert index.scanned is not None
     wrong = open_crl(der, index.sha256, indexed(index.scanned), hashlib.sha256(b"something else").digest())
     assert not signature_valid(wrong, CA.certificate.spki)
 
@@ -112,6 +124,7 @@ def test_index_of_another_list_is_refused() -> None:
     index = opened(der, octets)
     shorter = crl(CA, [entry(1)])
     assert index is not None
+    assert index.scanned is not None
     with pytest.raises(BadData, match="the index is that of another CRL"):
         open_crl(shorter, hashlib.sha256(shorter).hexdigest(), indexed(index.scanned))
 
@@ -122,6 +135,7 @@ def test_block_that_leads_nowhere_hides_nothing(block: int) -> None:
     der, octets = made()
     index = opened(der, octets)
     assert index is not None
+    assert index.scanned is not None
     wrong = replace(index.scanned, blocks=[block] * index.scanned.count)
     assert open_crl(der, index.sha256, indexed(wrong)).find(integer((1 << 126) + 7919)[2:]) is not None
 

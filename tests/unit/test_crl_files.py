@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from postseal.core.crl import Crl, parse_crl
+from postseal.core.crl import Crl, parse_crl, signed_hash
 from postseal.core.crl_entries import Entries, RawEntries
 from postseal.core.errors import BadData
 from postseal.core.evidence import NoAnswer
@@ -83,6 +83,10 @@ def test_answers_before_and_after_the_index(make: Callable[..., EvidenceStore], 
         assert found is not None
         assert isinstance(found.entries, RawEntries)
         assert answers(found)
+    # A reader needn't hash it: the writer has told what it saw.
+    assert found.tbs_digest == signed_hash(parse_crl(FIRST))
+    assert isinstance(found.der, FileOctets)
+    assert store._files.wants_index(found.sha256)
     gate.open.set()
     indexed(store)
     for one in (store, reader, make(readonly=True)):

@@ -127,7 +127,8 @@ class Lookup:
         Unix socket on which the milter asks.""")
     socket_group: str | None = _option(optional(group_name(), "the group of the process"), "", """
         Group that may use the socket: the milter's.""")
-    request_timeout: float = _option(duration("1 s", "5 min"), "10 s", "Total time for one download, from name to last octet.")
+    request_timeout: float = _option(duration("1 s", "5 min"), "10 s", """
+        Total time for one download, from name to last octet. A CRL that keeps coming at 64 KiB/s or more may take longer.""")
     crl_max_size: int = _option(size("1 KiB", "1 GiB"), "64 MiB", "Largest CRL.")
     ocsp_max_size: int = _option(size("1 KiB", "16 MiB"), "64 KiB", "Largest OCSP answer.")
     allow_networks: tuple[Network, ...] = _option(list_of(network()), [], """

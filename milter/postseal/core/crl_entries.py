@@ -222,7 +222,7 @@ def _places(data: Octets, pattern: bytes, start: int, end: int) -> Iterator[int]
 
 def key_of(encoded: bytes) -> int:
     """The key of an INTEGER in DER: its last four octets."""
-    return int.from_bytes(encoded[-4:], "big")
+    return int.from_bytes(encoded[-4:], "little")
 
 
 AnyEntries = Entries | RawEntries

@@ -30,7 +30,7 @@ _ENDIAN = 0x01020304
 _HEAD = struct.Struct("=16sII32sQ64sQQQQQIB82sB64s32s")
 _HASH = hashlib.sha256().digest_size
 HEAD_SIZE = _HEAD.size + _HASH
-_ODD, _NOT_CRITICAL = 1, 2
+_ODD, _NOT_CRITICAL, _RAW = 1, 2, 4
 _TYPES = "IIIH"
 
 
@@ -40,13 +40,14 @@ class Index:
 
     ``stamp`` is how the file of the CRL looked from outside when it was last hashed, in words of the caller (at most 64
     octets); ``tbs_digest`` is the hash of the signed part by the signature's algorithm, empty if that signs no hash.
+    ``scanned`` None is for the time until it is scanned: its octets may be searched (``RawEntries``).
     """
 
     sha256: str
     size: int
     stamp: bytes
     tbs_digest: bytes
-    scanned: Scanned
+    scanned: Scanned | None
 
 
 def make_index(data: Octets, sha256: str, stamp: bytes, tbs_digest: bytes = b"") -> Index:
@@ -59,9 +60,12 @@ def make_index(data: Octets, sha256: str, stamp: bytes, tbs_digest: bytes = b"")
     return Index(sha256, len(data), stamp, signed_hash(crl), crl.entries.scanned)
 
 
+_NOTHING = Scanned(0, 0, 0, (), (), (), ())
+
+
 def index_octets(index: Index) -> Iterator[bytes]:
     """The file, in pieces: a head and four arrays."""
-    known = index.scanned
+    known = index.scanned or _NOTHING
     arrays = [
         values if isinstance(values, array) else array(kind, values)
         for kind, values in zip(_TYPES, (known.starts, known.marks, known.keys, known.blocks), strict=True)
@@ -71,6 +75,7 @@ def index_octets(index: Index) -> Iterator[bytes]:
         hashed.update(values)
     oid = known.unknown_critical.encode("ascii")[:82]
     flags = (_ODD if known.odd else 0) | (_NOT_CRITICAL if known.issuer_not_critical else 0)
+    flags |= _RAW if index.scanned is None else 0
     head = _HEAD.pack(
         _MAGIC, _ENDIAN, VERSION, bytes.fromhex(index.sha256), index.size, index.stamp, known.start, known.end,
         len(known.starts), len(known.marks), known.count, flags, len(oid), oid, len(index.tbs_digest), index.tbs_digest,
@@ -109,4 +114,4 @@ def read_index(data: Octets, sha256: str, size: int) -> Index | None:
         start, end, count, blocks, keys, places, issuers, bool(flags & _ODD), oid[:oid_size].decode("ascii", "replace"),
         bool(flags & _NOT_CRITICAL),
     )  # fmt: skip
-    return Index(sha256, size, stamp.rstrip(b"\x00"), digest[:digest_size], scanned)
+    return Index(sha256, size, stamp.rstrip(b"\x00"), digest[:digest_size], None if flags & _RAW else scanned)

@@ -6,7 +6,6 @@ shapes that this CRL has (``crl_shapes``); all others one at a time.
 
 from __future__ import annotations
 
-import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -134,7 +133,7 @@ class _Scan:
         if after != stop:
             self._check_extensions(at, after, stop)
         encoded = bytes((INTEGER, len(canonical))) + canonical
-        self.records.add([key_of(encoded).to_bytes(4, "big")])
+        self.records.add([key_of(encoded).to_bytes(4, "little")])
         return element
 
     def _check_extensions(self, at: int, after: int, stop: int) -> None:
@@ -172,7 +171,7 @@ class _Records:
     """(key, block) pairs, sorted in runs. A pair is kept as the double 2^52 + key * 2^16 + block.
 
     Python sorts a list of floats several times as fast as one of integers or octets of that size, and up to 2^53 a double is
-    exact. Its first two octets are then always 0x4330, so the doubles of a whole block come out of one join.
+    exact. Its highest octets are then always 0x4330, so the doubles of a whole block come out of one join.
     """
 
     _flat: bytearray = field(default_factory=bytearray)
@@ -182,18 +181,19 @@ class _Records:
 
     def enter(self, block: int) -> None:
         """What is added from now on is in this block."""
-        self._block = block.to_bytes(2, "big")
-        self._between = self._block + b"\x43\x30"
+        self._block = block.to_bytes(2, "little")
+        self._between = b"\x30\x43" + self._block
 
     def add(self, keys: Sequence[bytes]) -> None:
-        self._flat += b"\x43\x30" + self._between.join(keys) + self._block
+        self._flat += self._block + self._between.join(keys) + b"\x30\x43"
         if len(self._flat) >= _RUN * 8:
             self._flush()
 
     def _flush(self) -> None:
-        values = list(struct.unpack(f">{len(self._flat) // 8}d", self._flat))
-        values.sort()
-        self._runs.append(array("d", values))
+        doubles = array("d", bytes(self._flat))
+        if _BIG_ENDIAN:
+            doubles.byteswap()
+        self._runs.append(array("d", sorted(doubles)))
         self._flat.clear()
 
     def sorted(self) -> tuple[array[int], array[int]]:
@@ -201,17 +201,23 @@ class _Records:
         self._flush()
         keys, blocks = array("I"), array("H")
         for part in _merged(self._runs):
-            written = struct.pack(f"<{len(part)}d", *part)
+            doubles = array("d", part)
+            if _BIG_ENDIAN:
+                doubles.byteswap()
+            written = doubles.tobytes()
             for target, at in ((keys, 2), (blocks, 0)):
                 size = target.itemsize
                 column = bytearray(len(part) * size)
                 for octet in range(size):
                     column[octet::size] = written[at + octet :: 8]
                 target.frombytes(column)
-        if array("H", b"\x00\x01")[0] == 1:
+        if _BIG_ENDIAN:
             keys.byteswap()
             blocks.byteswap()
         return keys, blocks
+
+
+_BIG_ENDIAN = array("H", b"\x00\x01")[0] == 1
 
 
 def _merged(runs: Sequence[array[float]]) -> Iterable[list[float]]:

@@ -23,9 +23,9 @@ from typing import IO
 
 from cachetools import LRUCache
 
-from postseal.core.crl import Crl, open_crl, parse_crl
-from postseal.core.crl_entries import AnyEntries, Entries, indexed, raw_entries
-from postseal.core.crl_index import Index, read_index
+from postseal.core.crl import Crl, open_crl, parse_crl, signed_hash
+from postseal.core.crl_entries import AnyEntries, Entries, RawEntries, indexed, raw_entries
+from postseal.core.crl_index import Index, index_octets, read_index
 from postseal.core.crl_scan import scanned_entries
 from postseal.core.der import Octets
 from postseal.core.errors import BadData, Unavailable
@@ -95,6 +95,13 @@ class CrlFiles:
             with _writing(final, aside), open(aside, "wb") as out:
                 out.write(crl.der)
         self._settle(aside, final)
+        if isinstance(crl.entries, RawEntries):
+            # Until it is scanned: so that other processes need neither hash it nor look whether it can be searched.
+            known = Index(crl.sha256, len(crl.der), stamp(os.stat(final)), signed_hash(crl), None)
+            final, aside = self.index_path(crl.sha256), self.aside(f"{crl.sha256}.idx")
+            with _writing(final, aside), open(aside, "wb") as out:
+                out.writelines(index_octets(known))
+            self._settle(aside, final)
 
     def aside(self, name: str) -> Path:
         """The name of a file that is being written; what a crash leaves of it is swept later."""
@@ -164,11 +171,14 @@ class CrlFiles:
             index = self._index_of(sha256, status.st_size)
             if known is None and (index is None or index.stamp != stamp(status)):
                 _compare(map_file(file.fileno()), sha256)
+            if known is not None and (index is None or index.scanned is None):
+                return known
             if index is None:
-                return known or open_crl(map_file(file.fileno()), sha256, _raw)
+                return open_crl(map_file(file.fileno()), sha256, _raw)
             # Without the hash of the signed part (EdDSA signs all of it) its octets are needed in one piece.
             data = FileOctets(file.fileno()) if index.tbs_digest else map_file(file.fileno())
-            return open_crl(data, sha256, indexed(index.scanned), index.tbs_digest)
+            read = RawEntries if index.scanned is None else indexed(index.scanned)
+            return open_crl(data, sha256, read, index.tbs_digest)
 
     def _index_of(self, sha256: str, size: int) -> Index | None:
         try:
@@ -188,7 +198,7 @@ class CrlFiles:
         if status.st_size < LARGE:
             return False
         index = self._index_of(sha256, status.st_size)
-        return index is None or index.stamp != stamp(status)
+        return index is None or index.scanned is None or index.stamp != stamp(status)
 
     def index(self, sha256: str, source: Path | None = None, tbs_digest: bytes = b"") -> Future[int | str]:
         """Make the index of a CRL (in ``source``, or written): how many entries it has, or why it isn't one; one at a time.
@@ -225,7 +235,7 @@ class CrlFiles:
         """Make the index first. Raises BadData and Unavailable."""
         made = self.index(sha256, source).result()
         index = self._index_of(sha256, len(data))
-        if isinstance(made, str) or index is None:
+        if isinstance(made, str) or index is None or index.scanned is None:
             raise BadData(made if isinstance(made, str) else "its index can't be read")
         return Entries(data, index.scanned)
 

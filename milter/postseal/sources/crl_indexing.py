@@ -39,7 +39,7 @@ def write_index(source: int, target: int, sha256: str, tbs_digest: bytes = b"") 
         while view:
             view = view[os.write(target, view) :]
     os.fsync(target)
-    return index.scanned.count
+    return index.scanned.count if index.scanned is not None else 0
 
 
 def give_way() -> None:
