@@ -364,7 +364,14 @@ def test_helper_that_fails_leaves_the_first_answer(directory: Path, make: Callab
     put(store, FIRST)
     indexed(store)
     assert answers(the_crl(make(readonly=True)))
-    assert any("has no index yet" in text for text in told)
+    assert sum("stays without an index" in text for text in told) == 1
+    # Nor does it keep the next one out.
+    put(store, SECOND)
+    indexed(store)
+    found = the_crl(make(readonly=True))
+    assert answers(found)
+    assert found == parse_crl(SECOND)
+    assert sum("stays without an index" in text for text in told) == 2
     broken.close()
 
 

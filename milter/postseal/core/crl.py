@@ -30,6 +30,7 @@ from postseal.core.der import (
     Octets,
     context,
     extensions,
+    time_value,
 )
 from postseal.core.distribution import (
     REASONS,
@@ -292,7 +293,10 @@ def _read_entry(data: Octets, at: int) -> Entry:
         dated = 4 + start[3]
         rest = start[dated + 15 : 2 + start[1]]
         if start[dated : dated + 2] == b"\x17\x0d" and (not rest or (len(rest) == 14 and rest[:13] == _ONLY_REASON)):
-            revoked_at = _moment(Cursor(start, dated))
+            try:
+                revoked_at: datetime | None = time_value(UTC_TIME, start[dated + 2 : dated + 15])
+            except BadDer:
+                revoked_at = None
             return Entry(revoked_at, reason_code(rest[11:]) if rest else "unspecified", None)
     entry = Cursor(data, at).enter()
     entry.take(INTEGER)

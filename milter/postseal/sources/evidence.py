@@ -313,7 +313,11 @@ class EvidenceStore(UrlMemory, Upkeep):
         return kept is not None and kept.next_update is not None and kept.next_update > at.timestamp()
 
     def _indexed_first(self, crl: Crl) -> Crl:
-        made = self._files.index(crl.sha256, tbs_digest=_known_hash(crl)).result()
+        try:
+            made = self._files.index(crl.sha256, tbs_digest=_known_hash(crl)).result()
+        except Unavailable:
+            # A helper that fails mustn't keep a CRL out; it is tried again in a moment, and that is told.
+            return crl
         if isinstance(made, str):
             self._files.drop(crl.sha256)
             raise BadData(made)
@@ -329,8 +333,6 @@ class EvidenceStore(UrlMemory, Upkeep):
         self._files.index(sha256, tbs_digest=tbs_digest).add_done_callback(lambda made: self._was_indexed(sha256, made))
 
     def _was_indexed(self, sha256: str, future: Future[int | str]) -> None:
-        with self._lock:
-            self._awaited.discard(sha256)
         try:
             made = future.result()
             if isinstance(made, str):
@@ -339,8 +341,11 @@ class EvidenceStore(UrlMemory, Upkeep):
             else:
                 # This raises the counter too, so readers open it anew.
                 self._db.write(lambda c: c.execute(t.crl.update().where(t.crl.c.sha256 == sha256).values(entries=made)))
+            with self._lock:
+                self._awaited.discard(sha256)
         except Unavailable as exc:
-            self._report(f"stored CRL {self._files.path(sha256)} has no index yet: {exc}")
+            # Not again before the next start: whoever asks would try it anew.
+            self._report(f"stored CRL {self._files.path(sha256)} stays without an index, look-ups take longer: {exc}")
 
     def store_ocsp(
         self, question: Question, chain: tuple[Certificate, ...], der: bytes, url: str, at: datetime,
