@@ -125,6 +125,7 @@ class Bench:
         self, directory: FilePath, order: Order = Order.CRL_FIRST, *, chance: Callable[[], float] = lambda: 0.5,
         **limits: Any,
     ) -> None:  # fmt: skip
+        self.directory = directory
         self.clock, self.trust, self.web = FixedClock(), Trust(ROOT), Web()
         self.heard: list[str] = []
         self.alarms: list[str] = []

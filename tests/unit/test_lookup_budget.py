@@ -197,3 +197,19 @@ def test_rpl_6_sudden_absence_is_an_error(bench: Bench) -> None:
     bench.trust.roots.append(young)
     bench.ask(question_for(issue(young, crl_urls=["http://new.test/x.crl"]).certificate, young.certificate))
     assert len(bench.alarms) == 1
+
+
+def test_rpl_6_responder_that_falls_silent_is_an_error(bench: Bench) -> None:
+    """RPL-6: the same for a CA whose responder always answered, whichever certificate was asked about."""
+    reader = EvidenceStore(bench.directory / "evidence", readonly=True)
+    for day in range(45):
+        asked = question(ocsp=(OCSP,), slot=day % 3)
+        at = NOW + day * DAY
+        bench.store.store_ocsp(asked, (ROOT.certificate,), b"x", OCSP, at, at, at, at + 3 * DAY)
+    bench.clock.advance(49 * DAY)
+    asked = question(ocsp=(OCSP,), slot="new")
+    bench.ask(asked)
+    assert "always had current OCSP answers, for 47 days" in bench.alarms[0]
+    (failure,) = (e for e in reader.evidence(asked) if isinstance(e, NoAnswer))
+    assert failure.alarming
+    assert [m.name for m in reader.marks.all()] == []

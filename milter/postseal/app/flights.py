@@ -272,12 +272,15 @@ class Flights:
             self._store.record_failure(failure, count, host, host_count, until, about=about)
             # RPL-6, THR-20: who blocks the CRL of a reliable CA for all of its window is told on.
             words = f"could not retrieve URL {url}: {result.detail}; next attempt in {(retry_at - at).seconds} s"
-            reliable = self._store.reliable_for(errand.chain, at) if errand.kind == "crl" else None
+            reliable = None
+            if errand.kind != "issuer":
+                reliable = self._store.reliable_for(errand.chain[0], at, ocsp=errand.kind == "ocsp")
             if reliable is None:
                 self._warn(words)
             else:
-                name = errand.chain[0].name
-                self._alarm(f"{name} always had a current CRL, for {reliable.days} days, and has none now: {words}")
+                what = "a current CRL" if errand.kind == "crl" else "current OCSP answers"
+                name, days = errand.chain[0].name, reliable.days
+                self._alarm(f"{name} always had {what}, for {days} days, and has none now: {words}")
         except Unavailable as exc:
             self._warn(f"could not retrieve URL {url}: {result.detail}; and that can't be noted: {exc}")
         return Outcome(url, result.why, result.detail)

@@ -140,12 +140,15 @@ class EvidenceStore(UrlMemory, Upkeep):
                 found.append(crl)
         found += [OcspEvidence(row.der, row.url, t.moment(row.fetched_at)) for row in answers]
         # RPL-6
-        alarming = bool(failures) and self._marked() and self._reliable(question, failures[0])
-        found += [t.no_answer(row, alarming and row.url.startswith(question.crl_urls)) for row in failures]
+        alarming = self._alarming(question, failures[0]) if failures and self._marked() else ()
+        found += [t.no_answer(row, row.url.startswith(alarming)) for row in failures]
         return found
 
-    def _reliable(self, question: Question, failure: Row[Any]) -> bool:
-        return self.marks.reliable(question.issuer, t.moment(failure.at)) is not None
+    def _alarming(self, question: Question, failure: Row[Any]) -> tuple[str, ...]:
+        """The URLs of which it is strange that they fail."""
+        at = t.moment(failure.at)
+        lists = question.crl_urls if self.marks.reliable(question.issuer, at) else ()
+        return (*lists, *(question.ocsp_urls if self.marks.reliable(question.issuer, at, ocsp=True) else ()))
 
     def _remembered(self, question: Question) -> tuple[Evidence, ...]:
         before = self.marks.revoked_before(question) if self._marked() else None
@@ -220,9 +223,9 @@ class EvidenceStore(UrlMemory, Upkeep):
         """CRL-25: the highest CRL of this signer and the scope of ``like`` that ever was here."""
         return self.marks.of(t.crl_keys(chain, like))
 
-    def reliable_for(self, chain: tuple[Certificate, ...], at: datetime) -> timedelta | None:
-        """RPL-6: for how long the CA ``chain[0]`` always had a current CRL, if that was long and is over now."""
-        mark = self.marks.reliable(chain[0], at)
+    def reliable_for(self, issuer: Certificate, at: datetime, *, ocsp: bool = False) -> timedelta | None:
+        """RPL-6: for how long ``issuer`` always had a current CRL, or answers, if that was long and is over now."""
+        mark = self.marks.reliable(issuer, at, ocsp=ocsp)
         if mark is None or mark.next_update is None or mark.next_update >= at:
             return None
         return mark.next_update - mark.fresh_since
@@ -372,6 +375,8 @@ class EvidenceStore(UrlMemory, Upkeep):
                 make_room(connection, self._limits)
 
         self._db.write(write)
+        if this_update is not None and next_update is not None:
+            self.marks.note_answer(question.issuer, this_update, next_update, at)
 
     def store_intermediates(self, certificates: Sequence[Certificate], url: str, at: datetime) -> None:
         """Keep CA certificates from ``url`` that complete a path to an anchor. Never an anchor themselves."""

@@ -36,6 +36,9 @@ VERSION = 1
 metadata = MetaData()
 _LONG = timedelta(days=30)
 _EDITIONS = 4
+# In the column of deltas: not a CRL at all, but the OCSP answers of an issuer, of which only the history counts.
+_ANSWERS = 2
+_NOTED_EVERY = timedelta(hours=1)
 SCOPE = ("issuer_key", "issuer_name", "idp", "delta")
 
 mark = Table(
@@ -98,18 +101,19 @@ class Marks:
     def all(self) -> tuple[Mark, ...]:
         """All marks, by the name of the issuer."""
         with self._db.reading() as connection:
-            rows = connection.execute(select(mark)).all()
+            rows = connection.execute(select(mark).where(mark.c.delta != _ANSWERS)).all()
         return tuple(sorted(map(_mark, rows), key=lambda m: (m.issuer.name, m.name)))
 
     def newest(self) -> datetime | None:
-        """CACHE-9: the newest thisUpdate that was ever accepted; the present can't be before it."""
+        """CACHE-9: the newest thisUpdate that was ever accepted; the present can't be before it. OCSP counts by the hour."""
         with self._db.reading() as connection:
             seconds: float | None = connection.scalar(select(func.max(mark.c.this_update)))
         return t.moment(seconds)
 
-    def reliable(self, issuer: Certificate, at: datetime) -> Mark | None:
-        """RPL-6: the mark of a CA that had a current CRL at every moment of a month or more, in several editions."""
-        keys = {"issuer_key": issuer.key_id, "issuer_name": t.name_hash(issuer.subject), "delta": 0}
+    def reliable(self, issuer: Certificate, at: datetime, *, ocsp: bool = False) -> Mark | None:
+        """RPL-6: the mark of a CA that had a current CRL (with ``ocsp``: some current answer) at every moment of a month."""
+        kind = _ANSWERS if ocsp else 0
+        keys = {"issuer_key": issuer.key_id, "issuer_name": t.name_hash(issuer.subject), "delta": kind}
         with self._db.reading() as connection:
             marks = [_mark(row) for row in connection.execute(select(mark).where(t.matches(mark, keys)))]
         proven = (m for m in marks if m.updates >= _EDITIONS and _end(m, at) - m.fresh_since >= _LONG)
@@ -137,6 +141,22 @@ class Marks:
             })  # fmt: skip
 
         self._db.write(write)
+
+    def note_answer(self, issuer: Certificate, this_update: datetime, next_update: datetime, at: datetime) -> None:
+        """RPL-6: the responder of ``issuer`` has given an answer; noted by the hour, because each note is synced."""
+        keys = {"issuer_key": issuer.key_id, "issuer_name": t.name_hash(issuer.subject), "idp": b"", "delta": _ANSWERS}
+        old = self.of(keys)
+        soon = min(_NOTED_EVERY, (next_update - this_update) / 2)
+        if old is not None and timedelta(0) <= this_update - old.this_update < soon:
+            return
+        unbroken = old is not None and old.next_update is not None and old.next_update >= at
+        newest = max(this_update, old.this_update) if old is not None else this_update
+        values = {
+            **keys, "issuer": issuer.der, "number": None, "sha256": "", "this_update": t.stamp(newest),
+            "next_update": t.stamp(next_update), "fresh_since": t.stamp(old.fresh_since if old and unbroken else at),
+            "updates": (old.updates if old is not None else 0) + 1,
+        }  # fmt: skip
+        self._db.write(lambda connection: t.put(connection, mark, SCOPE, values))
 
     def reset_scope(self, name: str) -> bool:
         """CACHE-12: forget one mark, for a CA that was restored from a backup; False if there is none of that name."""
