@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.daemon import Daemon, run_postseal
-from support.pki import authority
+from support.pki import DAY, NOW, authority
 from support.postfix import PrivatePostfix
 
 pytestmark = pytest.mark.root
@@ -87,6 +87,9 @@ def test_a_good_set_up_passes_and_each_broken_part_is_named(house: tuple[Daemon,
     assert doctor(daemon, postfix)[1]["certificates.directory"][2] == f"chmod o-w {daemon.certificates}"
     daemon.certificates.chmod(0o755)
 
+    late = authority("Late root", not_before=NOW - 900 * DAY, not_after=NOW - DAY)
+    (daemon.anchors / "root.pem").write_bytes(late.pem)
+    assert "the trust anchor CN=Late root expired on 2026-05-31" in doctor(daemon, postfix)[1]["anchors"][1]
     (daemon.anchors / "root.pem").unlink()
     assert "no root certificate" in doctor(daemon, postfix)[1]["anchors"][1]
 

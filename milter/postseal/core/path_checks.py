@@ -139,6 +139,14 @@ def anchor_fault(
     return None if chain[-1] == anchor.certificate else _stated_fault(anchor, depth, settings, at)
 
 
+def anchor_doubt(anchor: Anchor, settings: PathSettings, at: datetime) -> PathFault | None:
+    """Why nobody is trusted for the sake of this anchor now, whatever is below it; None if somebody may be."""
+    code, detail = key_fault(anchor.certificate, settings.weak_keys)
+    if code:
+        return PathFault(code, detail, anchor.certificate)
+    return _stated_fault(anchor, 0, settings, at)
+
+
 def _trust_fault(anchor: Anchor, leaf: Certificate) -> PathFault | None:
     """What the administrator trusts an anchor for, where mail is meant. Who signs CRLs or answers for it isn't meant."""
     root, allowed = anchor.certificate, anchor.settings

@@ -16,6 +16,7 @@ from postseal.config import Config, ConfigProblems, InetSocket, UnixSocket, load
 from postseal.config.advice import warnings
 from postseal.core.checkup import Check, Health, openssl_check, postfix_checks
 from postseal.core.errors import PostsealError, Unavailable
+from postseal.core.path_checks import anchor_doubt
 from postseal.sources.clock import SystemClock
 from postseal.sources.decisions import DecisionStore
 from postseal.sources.directory.folder import FolderDirectory
@@ -118,6 +119,11 @@ def _anchors(config: Config) -> Iterator[Check]:
         yield Check(
             "anchors", Health.FAIL, text, f"copy the root certificates (PEM or DER) to {config.certificates.anchors}"
         )
+    for anchor in found:
+        doubt = anchor_doubt(anchor, config.path_settings, SystemClock().now())
+        # Who isn't a CA is trusted for itself, as one person's certificate among the anchors is meant to be.
+        if doubt is not None and doubt.code != "path.not-ca":
+            yield Check("anchors", Health.WARN, f"{anchor.label}: {doubt.detail}", "replace or remove the file")
     for problem in trust.problems():
         yield Check("anchors", Health.WARN, problem, "replace or remove the file")
 
