@@ -6,6 +6,7 @@ OpenSSL is asked the same where it has an opinion; ``differs`` says why it says 
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -430,3 +431,18 @@ def test_oddities_of_strangers_are_no_warnings_of_ours(tmp_path: Path) -> None:
         at = str(int(NOW.timestamp()))
         done = run_postseal("verify", "--json", "--anchor", str(anchor), "--no-revocation", "--at", at, str(leaf))
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_crls_that_come_with_certificates(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """CRL-26, RFC 8550 §4.2: a CRL beside the certificates of a message clears nobody and revokes nobody."""
+    crls = write_pem(tmp_path / "crls", "X509 CRL", [ROOT_CRL.der, GOOD.der])
+    certificates = write_pem(tmp_path / "certificates", "CERTIFICATE", [EE.der, MID.der])
+    bundle = tmp_path / "bundle.p7"
+    command = ["openssl", "crl2pkcs7", "-in", str(crls), "-certfile", str(certificates), "-outform", "DER"]
+    bundle.write_bytes(subprocess.run(command, check=True, capture_output=True, timeout=30).stdout)
+    assert GOOD.der in bundle.read_bytes() or ROOT_CRL.der in bundle.read_bytes()
+    anchor = write_pem(tmp_path / "anchor", "CERTIFICATE", [TOP.der])
+    ask_all = ["verify", "--json", "--purpose", "any", "--anchor", str(anchor), "--at", str(int(NOW.timestamp()))]
+    assert main([*ask_all, str(bundle)]) == 1
+    assert json.loads(capsys.readouterr().out)["reason"] == "rev.no-evidence"
+    assert main([*ask_all, "--crl", str(crls), str(bundle)]) == 0

@@ -266,6 +266,7 @@ def _from_der(blob: bytes) -> list[Certificate]:
 
 
 def _from_pkcs7(der: bytes) -> list[Certificate]:
+    # CRL-26: CRLs beside them aren't looked at; evidence comes from where certificates point, or by the administrator's hand.
     try:
         parsed = pkcs7.load_der_pkcs7_certificates(der)
     except Exception as exc:
