@@ -268,12 +268,13 @@ def test_t05_hostile_directory(name: str) -> None:
     bind, search, why = HOSTILE[name]
     server = Hostile(bind, search)
     started = time.monotonic()
-    outcome = get(f"ldap://127.0.0.1:{server.port}/cn=a?certificateRevocationList", server.port, budget=0.6)
+    budget = 0.6 if why in ("", "rev.timeout") else 5.0
+    outcome = get(f"ldap://127.0.0.1:{server.port}/cn=a?certificateRevocationList", server.port, budget=budget)
     server.close()
     assert isinstance(outcome, FetchFailed), outcome
     assert why in ("", outcome.why), outcome
     assert outcome.detail.isprintable()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < budget + 1.5
 
 
 def test_t05_a_directory_is_given_no_more_time_for_a_sink() -> None:

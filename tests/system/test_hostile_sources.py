@@ -47,7 +47,7 @@ def lookup(
         "lookup": {
             "allow_networks": ["127.0.0.0/8"],
             "ports": [80, *ports],
-            "request_timeout": "1 s",
+            "request_timeout": "2 s",
             "concurrency": 16,
         },
         "revocation": {"order": str(order)},

@@ -211,10 +211,10 @@ def slowly(part: bytes, times: int) -> Behaviour:
 def test_long_download_goes_on_while_it_is_fast_enough(serve: Callable[..., RawServer]) -> None:
     """THR-5: more time than the deadline gives is for bodies that keep coming at the least rate."""
     taken: list[bytes] = []
-    outcome = get_to(serve(slowly(bytes(200_000), 8)), taken.append, budget=0.4, more=20)
+    outcome = get_to(serve(slowly(bytes(200_000), 12)), taken.append, budget=0.8, more=20)
     assert isinstance(outcome, Fetched), outcome
-    assert outcome.streamed == 1_600_000
-    too_slow = get_to(serve(slowly(bytes(100), 8)), taken.append, budget=0.4, more=20)
+    assert outcome.streamed == 2_400_000
+    too_slow = get_to(serve(slowly(bytes(100), 12)), taken.append, budget=0.8, more=20)
     assert isinstance(too_slow, FetchFailed)
     assert too_slow.why == "rev.timeout"
 
