@@ -36,8 +36,8 @@ from postseal.sources.store import adopt, cause
 # Below this size parsing costs less than opening an index.
 LARGE = 256 * 1024
 _CACHE_OCTETS = 256 * 1024 * 1024
-# What a mapped CRL takes of this process's own memory, with some room.
-_MAPPED = 64 * 1024
+# A large CRL takes little memory, but two open files: as many are kept as if each took this.
+_LARGE_WEIGHT = 4 * 1024 * 1024
 _MAX_BAD = 1000
 Indexer = Callable[[int, int, str, bytes], int]
 """``crl_indexing.write_index``, perhaps in another process. Raises BadData, Unavailable or OSError."""
@@ -93,11 +93,12 @@ class CrlFiles:
         if aside is None:
             aside = self.aside(crl.sha256)
             with _writing(final, aside), open(aside, "wb") as out:
-                out.write(crl.der)
+                out.write(crl.der[:])
         self._settle(aside, final)
-        if isinstance(crl.entries, RawEntries):
+        if self.wants_index(crl.sha256):
             # Until it is scanned: so that other processes need neither hash it nor look whether it can be searched.
-            known = Index(crl.sha256, len(crl.der), stamp(os.stat(final)), signed_hash(crl), None)
+            scanned = crl.entries.scanned if isinstance(crl.entries, Entries) else None
+            known = Index(crl.sha256, len(crl.der), stamp(os.stat(final)), signed_hash(crl), scanned)
             final, aside = self.index_path(crl.sha256), self.aside(f"{crl.sha256}.idx")
             with _writing(final, aside), open(aside, "wb") as out:
                 out.writelines(index_octets(known))
@@ -342,4 +343,4 @@ def _compare(data: bytes | mmap.mmap, sha256: str) -> None:
 
 
 def _weight(crl: Crl) -> int:
-    return len(crl.der) + 1000 if isinstance(crl.der, bytes) else _MAPPED
+    return len(crl.der) + 1000 if isinstance(crl.der, bytes) else _LARGE_WEIGHT
