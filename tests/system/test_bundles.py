@@ -26,7 +26,7 @@ from postseal.sources.lookup_client import LookupClient
 from support.daemon import POSTSEAL, Daemon, run_postseal
 from support.pki import DAY, HOUR, authority
 from support.responders import OCSP_TYPE, OpensslResponder, WebServer
-from support.scratch import scratch, wait_for
+from support.scratch import free_port, scratch, wait_for
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 WINDOW = {"not_before": NOW - DAY, "not_after": NOW + 30 * DAY}
@@ -300,3 +300,29 @@ def test_keys_are_private_and_never_overwritten(nodes: Nodes) -> None:
     shutil.copy(nodes.signer, nodes.directory / "other.pem")
     wrong = nodes.run(nodes.a, "export", "x", "--sign-with", nodes.signer, nodes.signer)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (65, 1)
+
+
+def test_doctor_says_what_a_relay_lives_on(nodes: Nodes) -> None:
+    """No CRL yet, then current ones, then one that has ended; and metrics that nobody serves."""
+
+    def seen() -> dict[str, tuple[str, str]]:
+        done = in_process("doctor", "--json", "--config", str(nodes.b.config_file))
+        return {c["check"]: (c["result"], c["text"]) for c in json.loads(done.stdout)["checks"]}
+
+    assert seen()["imports"] == ("warn", "no CRL was imported yet")
+    assert seen()["metrics"][0] == "ok"
+    nodes.fetch()
+    nodes.export()
+    nodes.take()
+    nodes.b.settings["metrics"] = {"listen": f"127.0.0.1:{free_port()}"}
+    nodes.b.write()
+    found = seen()
+    assert found["imports"] == ("ok", "imported CRLs: 2, signers of bundles: 1")
+    assert found["metrics"][0] == "warn"
+    assert "nobody serves metrics on 127.0.0.1:" in found["metrics"][1]
+    ended = nodes.directory / "ended.crl"
+    other = authority("Ended root", not_before=NOW - DAY, not_after=NOW + 60 * DAY)
+    (nodes.b.anchors / "ended.pem").write_bytes(other.pem)
+    ended.write_bytes(other.crl(this_update=NOW - 5 * HOUR, next_update=NOW - HOUR))
+    assert nodes.run(nodes.b, "import", str(ended)).returncode == 0
+    assert seen()["imports"] == ("warn", "1 of 3 imported CRLs have ended")

@@ -129,9 +129,9 @@ class Importer:
     def take_issuers(self, certificates: Sequence[Certificate], url: str) -> None:
         """Keep the CAs among ``certificates`` that lead to an anchor: without them a leaf may have no path here."""
         at = self._clock.now()
-        trusted = {c[0].fingerprint for chains in self._authorities(at).values() for c in chains}
-        known = {c.fingerprint for c in (*(a.certificate for a in self._anchors), *self._configured)}
-        found = [c for c in certificates if c.fingerprint in trusted - known and certificate_facts(c.der).is_ca]
+        known = {a.certificate for a in self._anchors} | set(self._configured)
+        cas = [c for c in certificates if c not in known and certificate_facts(c.der).is_ca]
+        found = [c for c in cas if self._chain_of(c, at)]
         if found:
             self._store.store_intermediates(found, url, at)
 
@@ -144,16 +144,21 @@ class Importer:
         return freshness.refresh_at(this_update, next_update, None, at, random.random)
 
     def _authorities(self, at: datetime) -> dict[NameKey, list[tuple[Certificate, ...]]]:
-        """The path of everybody who may sign CRLs now, the signer first, by its name. Looked for once."""
+        """The path of everybody who may sign CRLs now, that certificate first, by its name. Looked for once."""
         if self._chains is None:
-            found: list[tuple[Certificate, ...]] = [(a.certificate,) for a in self._anchors]
-            # RFC 5280 §6.3.3 (f): who signs CRLs isn't asked whether it is for mail.
-            settings = replace(self._path_settings, email_protection=False)
-            for certificate in self._others:
-                path = build_path(certificate, self._anchors, self._others, settings, at)
-                if isinstance(path, Path) and may_sign_crls(certificate):
-                    found.append(path.certificates)
             self._chains = {}
-            for chain in found:
-                self._chains.setdefault(name_key(chain[0].subject), []).append(chain)
+            for certificate in (*(a.certificate for a in self._anchors), *self._others):
+                chain = self._chain_of(certificate, at)
+                # T-4, as for CRLs that are fetched.
+                if chain and may_sign_crls(certificate):
+                    self._chains.setdefault(name_key(certificate.subject), []).append(chain)
         return self._chains
+
+    def _chain_of(self, certificate: Certificate, at: datetime) -> tuple[Certificate, ...]:
+        """Its path to an anchor, itself first; empty if there is none."""
+        if any(a.certificate == certificate for a in self._anchors):
+            return (certificate,)
+        # RFC 5280 §6.3.3 (f): who signs CRLs isn't asked whether it is for mail.
+        settings = replace(self._path_settings, email_protection=False)
+        path = build_path(certificate, self._anchors, self._others, settings, at)
+        return path.certificates if isinstance(path, Path) else ()

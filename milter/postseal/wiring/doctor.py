@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.backends.openssl import backend
@@ -17,6 +17,7 @@ from postseal.config.advice import warnings
 from postseal.core.checkup import Check, Health, openssl_check, postfix_checks
 from postseal.core.errors import PostsealError, Unavailable
 from postseal.core.path_checks import anchor_doubt
+from postseal.core.text import one_line
 from postseal.sources.clock import SystemClock
 from postseal.sources.decisions import DecisionStore
 from postseal.sources.directory.folder import FolderDirectory
@@ -24,6 +25,7 @@ from postseal.sources.evidence import EvidenceStore
 from postseal.sources.lookup_client import LookupClient
 from postseal.sources.machine import clock_is_synchronised, connects, may_write, read_postfix, user_name
 from postseal.sources.trust import FolderTrust
+from postseal.wiring.evidence import build_bundle_signers
 
 
 def examine(config_path: str, postfix_directory: str) -> Iterator[Check]:
@@ -43,6 +45,7 @@ def examine(config_path: str, postfix_directory: str) -> Iterator[Check]:
         ("certificates", lambda: _certificates(config)),
         ("milter", lambda: _milter(config)),
         ("lookup", lambda: _lookup(config)),
+        ("metrics", lambda: _metrics(config)),
         ("stores", lambda: _stores(config)),
         ("postfix", lambda: _postfix(config, postfix_directory)),
     )
@@ -57,6 +60,7 @@ def examine(config_path: str, postfix_directory: str) -> Iterator[Check]:
             yield Check(name, Health.FAIL, f"could not be examined: {type(exc).__name__}: {exc}")
 
 
+_SOON = timedelta(days=30)
 _AS_ROOT = "run postseal doctor as root"
 
 
@@ -164,6 +168,41 @@ def _lookup(config: Config) -> Iterator[Check]:
         yield Check("lookup", Health.OK, f"postseal lookup answers on {config.lookup_socket}")
     else:
         yield Check("lookup", Health.OK, "nothing is fetched ([lookup] fetch = false)")
+        yield from _imports(config)
+
+
+def _imports(config: Config) -> Iterator[Check]:
+    """What a node that fetches nothing lives on: bundles whose signers are known, and CRLs that haven't ended."""
+    at = SystemClock().now()
+    problems: list[str] = []
+    signers = build_bundle_signers(config, problems.append)
+    for problem in problems:
+        yield Check("bundle_signers", Health.WARN, problem, "replace or remove the file")
+    for signer in signers:
+        if signer.not_after < at + _SOON:
+            text = f"the certificate of the bundle signer {one_line(signer.name, 100)} ends {signer.not_after:%Y-%m-%d}"
+            yield Check("bundle_signers", Health.WARN, text, "postseal evidence export-key on the other node")
+    store = EvidenceStore(config.evidence_directory, readonly=True)
+    crls = [e for e in store.entries() if e.kind == "crl" and e.next_update] if store.exists() else []
+    ended = [e for e in crls if e.next_update and e.next_update < at]
+    if ended or not crls:
+        text = f"{len(ended)} of {len(crls)} imported CRLs have ended" if crls else "no CRL was imported yet"
+        yield Check("imports", Health.WARN, text, "postseal evidence import")
+    else:
+        yield Check("imports", Health.OK, f"imported CRLs: {len(crls)}, signers of bundles: {len(signers)}")
+
+
+def _metrics(config: Config) -> Iterator[Check]:
+    listen = config.metrics.listen
+    if listen is None:
+        yield Check("metrics", Health.OK, "nothing is counted ([metrics] listen is empty)")
+        return
+    cause = connects((listen.host, listen.port))
+    if cause:
+        text = f"nobody serves metrics on {listen.host}:{listen.port}: {cause}"
+        yield Check("metrics", Health.WARN, text, "systemctl enable --now postseal-metrics")
+    else:
+        yield Check("metrics", Health.OK, f"metrics are served on {listen.host}:{listen.port}")
 
 
 def _stores(config: Config) -> Iterator[Check]:
