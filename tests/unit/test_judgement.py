@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from postseal.core.certs import Certificate
 from postseal.core.crl import parse_crl
-from postseal.core.evidence import CrlEvidence, Evidence, OcspEvidence, Question
-from postseal.core.judgement import Judgement, JudgementSettings, judge_certificate, judge_question
-from postseal.core.path import Anchor, AnchorSettings, Path, PathFault, PathSettings, build_path
+from postseal.core.evidence import CrlEvidence, Evidence, OcspEvidence
+from postseal.core.judgement import Judgement, JudgementSettings, judge_certificate
+from postseal.core.path import Anchor, AnchorSettings, Path, PathFault, PathSettings
 from postseal.core.revocation import Doubt, Order, RevocationSettings, Status
 from support.evidence import (
     CRL_URL,
@@ -358,6 +357,19 @@ def test_the_best_path_when_none_is_good() -> None:
         assert found.path.anchor.certificate == left.certificate
 
 
+@pytest.mark.parametrize(("code", "status"), [(1, Status.REVOKED), (2, Status.REVOKED), (4, Status.UNKNOWN)])
+def test_a_compromised_key_is_in_no_mere_doubt(code: int, status: Status) -> None:
+    """RPL-4: a key that one issuer calls compromised isn't used because the other issuer's CRL is out of reach."""
+    second, cross, who, sub = twice()
+    anchors = (Anchor(ROOT.certificate), Anchor(second.certificate))
+    for revoked, bad, other in ((ROOT, sub, second), (second, cross, ROOT)):
+        listed = crl(revoked, [entry(bad, reason(code))])
+        found = judged(crl(SUB), listed, leaf=who, pool=(sub, cross), anchors=anchors)
+        assert found.worst_status is status
+        # Who vouches for its own certificate of the key is believed.
+        assert judged(crl(SUB), listed, crl(other), leaf=who, pool=(sub, cross), anchors=anchors).good
+
+
 def test_a_revoked_leaf_is_revoked_on_every_path() -> None:
     """RPL-4: no second path makes a certificate GOOD that the first one found revoked."""
     second, cross, who, sub = twice()
@@ -415,19 +427,6 @@ def test_orders_are_per_anchor(order: Order, by_crl: str, by_ocsp: str, expected
     anchor = Anchor(SUB.certificate, settings=AnchorSettings(order=order))
     found = judged(*items, leaf=who, anchors=(anchor,), order=Order.CRL_FIRST).verdicts[0]
     assert expected in (found.reason, found.status)
-
-
-def test_one_question_is_answered_like_the_whole() -> None:
-    """The lookup process asks about one certificate of a path, with all that is known of signers."""
-    path = build_path(ALICE.certificate, (Anchor(ROOT.certificate),), (SUB.certificate,), PathSettings(), NOW)
-    assert isinstance(path, Path)
-    question = Question(ALICE.certificate, SUB.certificate, (CRL_URL,), ())
-    settings = JudgementSettings(PathSettings(), RevocationSettings())
-    pool: tuple[Certificate, ...] = (SIGNER.certificate,)
-    found = evidence(crl(SIGNER, extensions=INDIRECT), crl(ROOT))
-    assert judge_question(question, path, pool, lambda _: found, settings, NOW)[0].status is Status.GOOD
-    verdict, missing = judge_question(question, path, (), lambda _: found, settings, NOW)
-    assert (verdict.reason, missing) == ("rev.crl-signer", (question,))
 
 
 def test_noise_never_leaves_the_engine() -> None:

@@ -95,8 +95,7 @@ def judge_paths(
     """``judge_certificate`` where the paths (at least one) are known already."""
     best: Judgement | None = None
     budget = Budget()
-    # RPL-4: who is revoked is revoked on every path, whichever signers and sources count there.
-    revoked: dict[Certificate, Verdict] = {}
+    revoked = _Revoked()
     tried = 0
     for path in paths:
         tried += 1
@@ -108,7 +107,40 @@ def judge_paths(
         if found.good or tried >= MAX_PATHS:
             break
     assert best is not None
+    if isinstance(best.path, Path) and best.verdicts and not best.good:
+        pairs = zip(best.path.certificates, best.verdicts, strict=True)
+        best = replace(best, verdicts=tuple(revoked.instead_of(v, c) for c, v in pairs))
     return replace(best, tried=tried)
+
+
+# RFC 5280 §5.3.1: with these reasons the key itself is in wrong hands, whichever certificate it is in.
+_COMPROMISED = frozenset({"keyCompromise", "cACompromise"})
+
+
+class _Revoked:
+    """RPL-4: who is revoked is revoked on every path, whichever signers and sources count there.
+
+    A CA may have several certificates for one name and key. Where one was revoked because the key is compromised, no other
+    of them is in mere doubt: else it would be enough to keep that one's CRL out of reach.
+    """
+
+    def __init__(self) -> None:
+        self._certificates: dict[Certificate, Verdict] = {}
+        self._keys: dict[tuple[bytes, bytes], Verdict] = {}
+
+    def note(self, certificate: Certificate, verdict: Verdict) -> None:
+        self._certificates[certificate] = verdict
+        if verdict.revocation_reason in _COMPROMISED:
+            self._keys[certificate.subject, certificate.spki] = verdict
+
+    def instead_of(self, verdict: Verdict, certificate: Certificate) -> Verdict:
+        """A doubt about a certificate gives way to what is known about its key."""
+        if verdict.status is not Status.UNKNOWN:
+            return verdict
+        return self._keys.get((certificate.subject, certificate.spki), verdict)
+
+    def itself(self, certificate: Certificate) -> Verdict | None:
+        return self._certificates.get(certificate)
 
 
 def _judge_path(
@@ -118,7 +150,7 @@ def _judge_path(
     settings: JudgementSettings,
     at: datetime,
     budget: Budget,
-    revoked: dict[Certificate, Verdict],
+    revoked: _Revoked,
 ) -> Judgement:
     revocation = settings_below(path.anchor, settings.revocation)
     signers = Signers(path, pool, evidence_for, settings.path, revocation, at, budget)
@@ -132,30 +164,13 @@ def _judge_path(
         # PRE-3: everybody else is. The lookup process validates again, and may not know the certificates further up.
         question = question_for(certificate, path.issuer_of(index), path.certificates[index + 2 :])
         evidence = evidence_for(question)
-        verdict = revoked.get(certificate) or signers.judge(question, evidence)
+        verdict = revoked.itself(certificate) or signers.judge(question, evidence)
         if verdict.status is Status.REVOKED:
-            revoked[certificate] = verdict
+            revoked.note(certificate, verdict)
         verdicts.append(verdict)
         if still_needed(question, evidence, revocation, at, verdict):
             missing.append(question)
     return Judgement(path, tuple(verdicts), tuple(dict.fromkeys((*missing, *signers.missing))))
-
-
-def judge_question(
-    question: Question,
-    path: Path,
-    pool: Sequence[Certificate],
-    evidence_for: EvidenceFor,
-    settings: JudgementSettings,
-    at: datetime,
-) -> tuple[Verdict, tuple[Question, ...]]:
-    """The verdict on one certificate of ``path``, and the questions (this, or about signers) for which fetching would help."""
-    revocation = settings_below(path.anchor, settings.revocation)
-    signers = Signers(path, pool, evidence_for, settings.path, revocation, at)
-    evidence = evidence_for(question)
-    verdict = signers.judge(question, evidence)
-    own = (question,) if still_needed(question, evidence, revocation, at, verdict) else ()
-    return verdict, tuple(dict.fromkeys((*own, *signers.missing)))
 
 
 def settings_below(anchor: Anchor, settings: RevocationSettings) -> RevocationSettings:
