@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from postseal.core.evidence import question_for
 from postseal.shell.cli.main import main
@@ -197,6 +198,28 @@ def test_check_explain_shows_each_check_and_each_piece_of_evidence(site: Site) -
     assert "ok: " in text
     assert "NO: revocation of " in text
     assert "postseal lookup would fetch nothing: what is stored decides" in text
+
+
+def test_a_missing_issuer_is_looked_for_where_the_certificate_says(site: Site) -> None:
+    """PRE-1: without a path no evidence would be fetched, only the issuer, and only where that is wanted."""
+    sub = site.root.sub("Seen issuing", **WINDOW)
+    place = x509.AccessDescription(
+        AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier("http://10.9.9.9/s")
+    )
+    leaf = sub.issue(
+        "iris@partner.test", slot="iris", extra=[(x509.AuthorityInformationAccess([place]), False)], **WINDOW
+    )
+    (site.daemon.certificates / "iris.pem").write_bytes(leaf.pem)
+    why = site.json("check", "--offline", "iris@partner.test")[0]["why"][0]
+    assert why["evidence"] == []
+    assert [(s["kind"], s["url"], s["would_ask"]) for s in why["issuer"]] == [("issuer", "http://10.9.9.9/s", False)]
+    assert (
+        "1. issuer http://10.9.9.9/s (never asked): not now, refused"
+        in site.say("check", "--offline", "iris@partner.test")[1]
+    )
+    site.daemon.settings["lookup"]["fetch_issuers"] = False
+    site.daemon.write()
+    assert site.json("check", "--offline", "iris@partner.test")[0]["why"][0]["issuer"] == []
 
 
 def test_back_off_is_told(site: Site) -> None:

@@ -17,9 +17,9 @@ from postseal.app.lookup_ports import UrlState
 from postseal.core.assess import Assessed
 from postseal.core.certs import Certificate
 from postseal.core.errors import Unavailable
-from postseal.core.evidence import Evidence, NoAnswer, Question, question_for
+from postseal.core.evidence import Evidence, NoAnswer, Question, issuer_urls, question_for
 from postseal.core.judgement import settings_below
-from postseal.core.path import Path
+from postseal.core.path import Path, PathFault
 from postseal.core.revocation import RevocationSettings, Verdict, judge, still_needed
 
 
@@ -99,6 +99,19 @@ def outlook(
     return tuple(found)
 
 
+def issuer_steps(assessed: Assessed, memory: Memory, foresee: Callable[[str], str], at: datetime) -> tuple[Step, ...]:
+    """Where the lookup process would fetch the certificate of an issuer that isn't known; empty when that isn't the trouble."""
+    fault = assessed.path
+    if not isinstance(fault, PathFault) or fault.code != "path.no-issuer":
+        return ()
+    missing = fault.certificate or assessed.candidate.certificate
+    steps = []
+    for url in issuer_urls(missing):
+        why_not = _left_alone(memory, url, missing, foresee, at)
+        steps.append(Step("issuer", url, why_not, _known(memory, url)))
+    return tuple(steps)
+
+
 def _evidence(memory: Memory, question: Question, at: datetime) -> tuple[Evidence, ...]:
     try:
         return memory.evidence(question)
@@ -115,10 +128,14 @@ def _piece(question: Question, evidence: Evidence, settings: RevocationSettings,
 def _why_not(
     memory: Memory, question: Question, kind: str, url: str, foresee: Callable[[str], str], at: datetime
 ) -> str:
+    return _left_alone(memory, url, question.certificate if kind == "ocsp" else question.issuer, foresee, at)
+
+
+def _left_alone(memory: Memory, url: str, subject: Certificate, foresee: Callable[[str], str], at: datetime) -> str:
+    """Why a URL isn't asked now, about that certificate; empty when it may be."""
     refusal = foresee(url)
     if refusal:
         return f"refused by the address guard: {refusal}"
-    subject = question.certificate if kind == "ocsp" else question.issuer
     try:
         for about in ("", subject.fingerprint):
             state = memory.url_state(url, about)

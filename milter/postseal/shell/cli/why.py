@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from postseal.app.check import Checked
-from postseal.app.outlook import Memory, Outlook, outlook
+from postseal.app.outlook import Memory, Outlook, Step, issuer_steps, outlook
 from postseal.app.verify import Outcome, Report
 from postseal.app.verify import explain as explain_report
 from postseal.config import Config
@@ -31,6 +31,7 @@ class Why:
     outlooks: tuple[Outlook, ...]
     fetches: bool
     explain: bool
+    issuer: tuple[Step, ...] = ()
 
 
 class _Nothing:
@@ -70,8 +71,13 @@ def why(config: Config, checked: Checked, *, explain: bool, plan: bool) -> tuple
             requests=config.lookup.requests_per_message,
         )
         checks = tuple(_checks(assessed, checked)) if explain else ()
-        found.append(Why(assessed, checks, outlooks, config.lookup.fetch, explain))
+        issuer = issuer_steps(assessed, memory, foresee, checked.at) if _asks_for_issuers(config) else ()
+        found.append(Why(assessed, checks, outlooks, config.lookup.fetch, explain, issuer))
     return tuple(found)
+
+
+def _asks_for_issuers(config: Config) -> bool:
+    return config.lookup.fetch and config.lookup.fetch_issuers
 
 
 def _checks(assessed: Assessed, checked: Checked) -> Sequence[Check]:
@@ -95,13 +101,15 @@ def _nodes(reason: Why) -> list[Node]:
             Node(f"{_MARK[c.passed]} {escape(c.text)}" + (f" [{c.clause}]" if c.clause else "")) for c in reason.checks
         ]
         nodes.append(Node(f"checks of {name}", tuple(lines)))
+    if reason.issuer:
+        nodes.append(Node(f"postseal lookup would fetch the issuer that {name} lacks:", tuple(_steps(reason.issuer))))
     for one in reason.outlooks:
         below = [
             Node(f"{p.kind} {escape(p.url, 300)}, fetched {moment(p.fetched_at)}: {p.verdict.status.value} "
                  f"({p.verdict.reason}){': ' if p.verdict.detail else ''}{escape(p.verdict.detail)}")
             for p in (one.pieces if reason.explain else ())
         ]  # fmt: skip
-        below.append(Node(_next(one, reason.fetches), tuple(_steps(one))))
+        below.append(Node(_next(one, reason.fetches), tuple(_steps(one.steps))))
         below += [Node(f"can't be used: {escape(text)}") for text in one.skipped]
         nodes.append(
             Node(f"evidence about {escape(one.certificate.name, 300)}: {one.verdict.status.value}", tuple(below))
@@ -120,9 +128,9 @@ def _next(one: Outlook, fetches: bool) -> str:
     return "postseal lookup would ask, until one of them decides:"
 
 
-def _steps(one: Outlook) -> list[Node]:
+def _steps(steps: Sequence[Step]) -> list[Node]:
     lines = []
-    for number, step in enumerate(one.steps, 1):
+    for number, step in enumerate(steps, 1):
         why_not = f": not now, {escape(step.why_not)}" if step.why_not else ""
         lines.append(Node(f"{number}. {step.kind} {escape(step.url, 300)} ({step.known}){why_not}"))
     return lines
@@ -135,6 +143,7 @@ def as_values(reasons: Sequence[Why]) -> list[dict[str, Any]]:
             "certificate": reason.assessed.candidate.certificate.fingerprint,
             "checks": [{"passed": c.passed, "text": c.text, "clause": c.clause} for c in reason.checks],
             "evidence": [_values(one) for one in reason.outlooks],
+            "issuer": [_step_values(step, True) for step in reason.issuer],
         }
         for reason in reasons
     ]
@@ -150,9 +159,13 @@ def _values(one: Outlook) -> dict[str, Any]:
             for p in one.pieces
         ],
         "fetch": one.needed,
-        "steps": [
-            {"kind": s.kind, "url": s.url, "would_ask": one.needed and not s.why_not, "why_not": s.why_not, "known": s.known}
-            for s in one.steps
-        ],
+        "steps": [_step_values(step, one.needed) for step in one.steps],
         "skipped": list(one.skipped),
+    }  # fmt: skip
+
+
+def _step_values(step: Step, needed: bool) -> dict[str, Any]:
+    return {
+        "kind": step.kind, "url": step.url, "would_ask": needed and not step.why_not, "why_not": step.why_not,
+        "known": step.known,
     }  # fmt: skip
