@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from postseal.app.unfetched import REASON, Unfetched
+from postseal.core.crl import parse_crl
 from postseal.core.evidence import CrlEvidence, NoAnswer
 from postseal.core.revocation import Order, RevocationSettings, Status, judge, still_needed
 from postseal.core.verdict import Doubt
 from support.lookups import CRL, OCSP, ROOT, Bench, crl, question
+from support.pki import Leaf
 
 
 def test_what_is_missing_has_one_reason_and_nobody_waits(tmp_path: Path) -> None:
@@ -55,3 +57,18 @@ def test_upkeep_is_done_whether_anything_is_fetched_or_not(tmp_path: Path, verb:
     getattr(bench.lookups, verb)()
     assert not bench.store.failures()
     assert bench.web.count() == asked
+
+
+def test_what_was_seen_revoked_is_remembered_where_nothing_is_fetched(tmp_path: Path) -> None:
+    """CRL-27: an imported CRL says revoked, and the next one has forgotten it: the node hasn't."""
+    bench = Bench(tmp_path)
+    asked = question(CRL, slot="remembered")
+    chain = (ROOT.certificate,)
+    leaf = Leaf(asked.certificate, None)
+    bench.store.store_crl(parse_crl(crl(ROOT, leaf, number=1)), chain, "file:1.crl", bench.clock.now(), None)
+    bench.lookups.note([asked])
+    later = bench.clock.now() + timedelta(minutes=1)
+    bench.store.store_crl(parse_crl(crl(ROOT, number=2, this_update=later)), chain, "file:2.crl", later, None)
+    evidence = Unfetched(bench.store, bench.clock).evidence(asked)
+    assert judge(asked, evidence, RevocationSettings(), later).status is Status.REVOKED
+    assert bench.web.count() == 0

@@ -160,6 +160,18 @@ class Lookups:
         wait_for(work, max(0.0, deadline - self._clock.monotonic()))
         return len(questions) - len(work)
 
+    def note(self, questions: Sequence[Question]) -> None:
+        """Where nothing is fetched: evidence is noted as used, and revocations are remembered, all the same (CRL-27)."""
+        known = tuple({c.fingerprint: c for q in questions for c in (q.issuer, *q.chain)}.values())
+        try:
+            for question in questions:
+                path = self._path(question, known)
+                if path is not None:
+                    self._note_use(question, self._clock.now())
+                    self._remember(_Case(question, path, settings_below(path.anchor, self._revocation)))
+        except Unavailable as exc:
+            self._warn(f"what is in use can't be noted: {exc}")
+
     def refresh(self, entries: Sequence[Entry], budget: float) -> list[Outcome]:
         """An administrator's order to fetch now, back-off or not. One outcome per entry that has a URL."""
         flights: list[tuple[str, Future[Outcome] | None]] = []

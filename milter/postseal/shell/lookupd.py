@@ -182,7 +182,10 @@ class Server:
     def _answer(self, request: wire.Ask | wire.Refresh, uid: int) -> dict[str, Any]:
         lookups = self._lookups
         if not self._config.lookup.fetch:
-            return _fetches_nothing(request)
+            if isinstance(request, wire.Ask):
+                lookups.note(request.questions)
+                return {"refused": 0}
+            raise BadData("nothing is fetched here ([lookup] fetch = false): import evidence instead")
         if isinstance(request, wire.Ask):
             return {"refused": lookups.ask((*request.questions, *request.orphans), request.budget, request.message)}
         # A milter in the wrong hands must not make us hammer CAs: fetching at will is for administrators.
@@ -226,12 +229,6 @@ def serve(config_path: str, leave: Callable[[int], Any] = os._exit) -> int:
 
 def _idle(config: Config) -> str:
     return "" if config.lookup.fetch else "; nothing is fetched ([lookup] fetch = false), evidence has to be imported"
-
-
-def _fetches_nothing(request: wire.Ask | wire.Refresh) -> dict[str, Any]:
-    if isinstance(request, wire.Ask):
-        return {"refused": 0}
-    raise BadData("nothing is fetched here ([lookup] fetch = false): import evidence instead")
 
 
 def _open_log(config: Config) -> MailLog:
