@@ -22,13 +22,14 @@ from postseal.core.crl import parse_crl
 from postseal.core.errors import BadData
 from postseal.core.evidence import CrlEvidence, Evidence, OcspEvidence, issuer_urls, question_for
 from postseal.core.fitness import fitness
-from postseal.core.judgement import JudgementSettings, judge_question
+from postseal.core.judgement import JudgementSettings
 from postseal.core.path import Anchor, PathSettings, build_path
 from postseal.core.path_values import Path
 from postseal.core.revocation import RevocationSettings, refresh_window
 from postseal.sources.ldap import Place, parse_url
 from support.evidence import OCSP_URL, Answer, Ocsp, algorithm, kind_for, node, seq, sign
 from support.generated import CA_USAGE, EMAIL_PROTECTION, LEAF_USAGE, Cert, Entry, Listing, Point
+from support.judging import judge_question
 from support.pki import NOW, authority, key, usage
 from support.property_runs import examples
 from support.strategies import POLICIES, SOME, URL_1

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from postseal.core.crl import parse_crl
 from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, OcspEvidence, Question, RevokedBefore
-from postseal.core.judgement import JudgementSettings, judge_question
+from postseal.core.judgement import JudgementSettings
 from postseal.core.path import Anchor, Path, PathSettings, build_path
 from postseal.core.revocation import Order, RevocationSettings, Status, UseDeltas, Verdict
 from support.evidence import (
@@ -48,6 +48,7 @@ from support.evidence import (
     uri,
     utc,
 )
+from support.judging import judge_question
 from support.pki import DAY, HOUR, NOW, Authority, authority, name, usage
 
 ROOT = authority("Root", kind="p256")
@@ -171,7 +172,7 @@ ASKED, PATH = appointed()
 def verdict(items: Sequence[Item], order: Order = Order.CRL_FIRST, use_deltas: UseDeltas = UseDeltas.YES) -> Verdict:
     evidence = [made(item) for item in items]
     both = JudgementSettings(PathSettings(), RevocationSettings(order=order, use_deltas=use_deltas))
-    return judge_question(ASKED, PATH, (SIGNER.certificate,), lambda _: evidence, both, NOW)[0]
+    return judge_question(ASKED, PATH, (SIGNER.certificate,), lambda _: evidence, both, NOW)
 
 
 # Few numbers and mostly one scope, so that one CRL often follows another.
