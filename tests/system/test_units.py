@@ -53,9 +53,9 @@ def test_exposure_is_two_or_better(units: Path, unit: str) -> None:
 
 
 def test_exposure_of_the_service_with_the_internet(units: Path) -> None:
-    """1.2: what is left are the network and the sockets that it is there for."""
+    """1.4: what is left are the network and the sockets that it is there for, and setpriority, to index in the background."""
     unit = units / "postseal-lookup.service"
-    assert run("systemd-analyze", "security", "--offline=yes", "--threshold=12", unit).returncode == 0
+    assert run("systemd-analyze", "security", "--offline=yes", "--threshold=14", unit).returncode == 0
 
 
 def _service(unit: str) -> dict[str, list[str]]:
