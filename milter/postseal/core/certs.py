@@ -71,17 +71,17 @@ class Certificate:
         outer.finish()
         return found
 
-    @property
+    @cached_property
     def subject(self) -> bytes:
         """DER of the subject Name, as received."""
         return self.parts.subject
 
-    @property
+    @cached_property
     def issuer(self) -> bytes:
         """DER of the issuer Name, as received."""
         return self.parts.issuer
 
-    @property
+    @cached_property
     def spki(self) -> bytes:
         """DER of the SubjectPublicKeyInfo, as received; whether the key in it is one that we know is another question."""
         return self.parts.spki
@@ -95,11 +95,11 @@ class Certificate:
     def serial(self) -> int:
         return self.x509.serial_number
 
-    @property
+    @cached_property
     def not_before(self) -> datetime:
         return self.x509.not_valid_before_utc
 
-    @property
+    @cached_property
     def not_after(self) -> datetime:
         return self.x509.not_valid_after_utc
 

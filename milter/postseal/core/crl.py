@@ -338,7 +338,7 @@ _hashed: dict[str, bytes] = {}
 
 def signature_valid(crl: Crl, spki: bytes) -> bool:
     """Does the key in ``spki`` (DER SubjectPublicKeyInfo) verify the CRL's signature? Results are remembered by content."""
-    key = (crl.sha256, hashlib.sha256(spki).digest())
+    key = (crl.sha256, spki)
     known = _verified.get(key)
     if known is None:
         # CRL-6: over the bytes as received. Any library that encodes the signed part anew needs a second per million entries.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -126,6 +127,12 @@ def question_for(certificate: Certificate, issuer: Certificate, chain: Sequence[
     CRL URLs are those of all fullNames (CRL-11: several points, and several names of one point, are all tried), also of
     points with a cRLIssuer (CRL-2). OCSP URLs are at most three (OCSP-20). What is left out is named in ``skipped``.
     """
+    return _question(certificate, issuer, tuple(chain))
+
+
+@lru_cache(maxsize=4096)
+def _question(certificate: Certificate, issuer: Certificate, chain: tuple[Certificate, ...]) -> Question:
+    """Remembered, since mail asks about the same few again and again."""
     extensions = profile(certificate).extensions
     skipped: list[str] = []
     points = extension(extensions, x509.CRLDistributionPoints) or ()
@@ -140,7 +147,7 @@ def question_for(certificate: Certificate, issuer: Certificate, chain: Sequence[
         issuer,
         _first(crl_urls, MAX_CRL_URLS, "CRL", skipped),
         _first(ocsp_urls, MAX_OCSP_URLS, "OCSP", skipped),
-        tuple(chain),
+        chain,
         tuple(skipped),
         _crl_issuers(certificate),
         _first(delta_urls, MAX_DELTA_URLS, "delta CRL", []),

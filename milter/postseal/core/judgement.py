@@ -110,7 +110,7 @@ def judge_paths(
     if isinstance(best.path, Path) and best.verdicts and not best.good:
         pairs = zip(best.path.certificates, best.verdicts, strict=True)
         best = replace(best, verdicts=tuple(revoked.instead_of(v, c) for c, v in pairs))
-    return replace(best, tried=tried)
+    return Judgement(best.path, best.verdicts, best.missing, tried)
 
 
 # RFC 5280 §5.3.1: with these reasons the key itself is in wrong hands, whichever certificate it is in.

@@ -24,37 +24,51 @@ from postseal.core.profile import algorithm_fault, key_kind, profile, rsa_fault
 
 def own_fault(certificate: Certificate, settings: PathSettings, at: datetime) -> PathFault | None:
     """What is wrong with a certificate of the path wherever it stands in it."""
+    first, last = _lasting_faults(certificate, settings.weak_keys)
+    if first is not None:
+        return first
+    # RFC 5280 §6.1.3 (a)(2); CERT-15: a little patience for notBefore, none for notAfter.
+    begin, end = certificate.not_before, certificate.not_after
+    if begin > at + settings.skew:
+        detail = f"{certificate.name} is valid from {begin:%Y-%m-%dT%H:%M:%SZ}"
+        return PathFault("path.not-yet-valid", detail, certificate, (certificate,))
+    if end < at:
+        detail = f"{certificate.name} expired on {end:%Y-%m-%dT%H:%M:%SZ}"
+        return PathFault("path.expired", detail, certificate, (certificate,))
+    return last
+
+
+@lru_cache(maxsize=8192)
+def _lasting_faults(certificate: Certificate, weak_keys: bool) -> tuple[PathFault | None, PathFault | None]:
+    """What is wrong at any time: what is told before a word about the time, and what after it."""
     about, name = profile(certificate), certificate.name
 
     def fault(code: str, detail: str) -> PathFault:
         return PathFault(code, detail, certificate, (certificate,))
 
     if about.broken:
-        return fault("path.bad-extension", f"the extensions of {name} can't be read: {about.broken}")
-    code, detail = algorithm_fault(about, settings.weak_keys)
+        return fault("path.bad-extension", f"the extensions of {name} can't be read: {about.broken}"), None
+    code, detail = algorithm_fault(about, weak_keys)
     if code:
-        return fault(f"path.{code}", f"{name}: {detail}")
-    # RFC 5280 §6.1.3 (a)(2); CERT-15: a little patience for notBefore, none for notAfter.
-    if certificate.not_before > at + settings.skew:
-        return fault("path.not-yet-valid", f"{name} is valid from {certificate.not_before:%Y-%m-%dT%H:%M:%SZ}")
-    if certificate.not_after < at:
-        return fault("path.expired", f"{name} expired on {certificate.not_after:%Y-%m-%dT%H:%M:%SZ}")
+        return fault(f"path.{code}", f"{name}: {detail}"), None
     # RFC 5280 §6.1.4 (o), §6.1.5 (f); CERT-18.
     if about.unknown:
-        return fault("path.unknown-extension", f"{name} has the unknown critical extension {', '.join(about.unknown)}")
+        words = f"{name} has the unknown critical extension {', '.join(about.unknown)}"
+        return None, fault("path.unknown-extension", words)
     limits = about.name_constraints
     if limits is not None:
         # RFC 5280 §4.2.1.10: only in a CA certificate, and what of it isn't processed refuses it.
         if not about.ca:
-            return fault("path.bad-extension", f"{name} has nameConstraints, which only a CA may have")
+            return None, fault("path.bad-extension", f"{name} has nameConstraints, which only a CA may have")
         if limits.unsupported:
-            return fault("path.unsupported-extension", f"{name} has {limits.unsupported}, which isn't processed")
-    return _size_fault(certificate, settings)
+            words = f"{name} has {limits.unsupported}, which isn't processed"
+            return None, fault("path.unsupported-extension", words)
+    return None, _size_fault(certificate, weak_keys)
 
 
-def _size_fault(certificate: Certificate, settings: PathSettings) -> PathFault | None:
+def _size_fault(certificate: Certificate, weak_keys: bool) -> PathFault | None:
     """CERT-13: RSA limits hold for every key in the path. Which other kinds a leaf may have is asked in core.fitness."""
-    code, detail = key_fault(certificate, settings.weak_keys)
+    code, detail = key_fault(certificate, weak_keys)
     return PathFault(code, detail, certificate, (certificate,)) if code == "path.weak-key" else None
 
 

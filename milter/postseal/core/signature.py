@@ -75,7 +75,7 @@ class Algorithm:
             return "signed with MD2, MD4 or MD5"
         if self.scheme is Scheme.UNKNOWN:
             return f"signed with the unknown algorithm {self.oid}"
-        if isinstance(self.hash, hashes.SHA1) and not weak_keys:
+        if not weak_keys and type(self.hash) is hashes.SHA1:
             return "signed with SHA-1"
         return ""
 
@@ -138,6 +138,7 @@ def _load(spki: bytes) -> object:
     return load_der_public_key(spki)
 
 
+@lru_cache(maxsize=512)
 def key_fault(spki: bytes, weak_keys: bool) -> str:
     """Why the key of a SubjectPublicKeyInfo mustn't verify anything, in words; empty when it may."""
     try:
