@@ -82,6 +82,8 @@ def ranked(assessed: Sequence[Assessed], mailbox: Mailbox) -> tuple[Assessed, ..
 
     The order doesn't depend on the order of ``assessed``.
     """
+    if len(assessed) < 2:
+        return tuple(assessed)
     return tuple(sorted(assessed, key=lambda a: tuple(measure(a, mailbox) for measure, _ in _ORDER)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from postseal.core.fitness import key_family
 from postseal.core.reasons import CATALOGUE
@@ -14,6 +14,8 @@ from postseal.core.text import address, escape
 
 if TYPE_CHECKING:
     from postseal.core.policy import Cleared
+
+T = TypeVar("T")
 
 
 class Action(StrEnum):
@@ -119,17 +121,22 @@ def group(decisions: Sequence[Decision]) -> tuple[Delivery, ...]:
             return ()
     copies = [
         Delivery(
-            tuple(dict.fromkeys(d.recipient for d in members)),
+            _different([d.recipient for d in members]),
             suite,
             family,
-            tuple(dict.fromkeys(cleared for d in members for cleared in d.cleared)),
+            _different([cleared for d in members for cleared in d.cleared]),
         )
         for (suite, family), members in sealed.items()
     ]
     copies.sort(key=lambda copy: -len(copy.recipients))
     if clear:
-        copies.append(Delivery(tuple(dict.fromkeys(clear)), None, None))
+        copies.append(Delivery(_different(clear), None, None))
     return tuple(copies)
+
+
+def _different(items: Sequence[T]) -> tuple[T, ...]:
+    """Each once, in order. One alone isn't hashed: that goes through all that is known of a certificate."""
+    return tuple(items) if len(items) < 2 else tuple(dict.fromkeys(items))
 
 
 @dataclass(frozen=True, slots=True)
