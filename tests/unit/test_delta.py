@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -136,6 +137,18 @@ def test_the_latest_delta_counts() -> None:
     again = delta(listed(ALICE, REMOVE), n=8, this_update=utc(NOW - MINUTE))
     for ders in ((held, lift, quiet, again), (again, quiet, lift, held)):
         assert ask(*ders).status is Status.GOOD
+
+
+def test_an_outdated_delta_lifts_nothing() -> None:
+    """CRL-25: there was a newer one, which may have taken that back; what it lists is revoked, and it is no current one."""
+    held, lift = evidence([base(listed(ALICE, HOLD)), delta(listed(ALICE, REMOVE))])
+    quiet, adds = evidence([base(), delta(listed(ALICE, KEY_COMPROMISE))])
+    required = RevocationSettings(use_deltas=UseDeltas.REQUIRE)
+    asked = replace(QUESTION, delta_urls=(DELTA_URL,))
+    assert judge(QUESTION, [held, replace(lift, outdated=True)], RevocationSettings(), NOW).status is Status.REVOKED
+    assert judge(QUESTION, [quiet, replace(adds, outdated=True)], RevocationSettings(), NOW).status is Status.REVOKED
+    assert judge(asked, [quiet, lift], required, NOW).status is Status.GOOD
+    assert judge(asked, [quiet, replace(lift, outdated=True)], required, NOW).status is Status.UNKNOWN
 
 
 def test_a_hold_that_began_in_a_delta() -> None:

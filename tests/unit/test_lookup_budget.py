@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path as FilePath
 
@@ -79,6 +79,23 @@ def test_octets_of_a_day_are_bounded(tmp_path: FilePath) -> None:
     bench.clock.advance(DAY)
     bench.ask(many[7])
     assert bench.web.count() == used + 1
+
+
+def test_what_breaks_off_has_cost_too(tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch) -> None:
+    """THR-6: a server that breaks off each large body at its end doesn't get around the octets of a day."""
+    bench = Bench(tmp_path, octets_per_day=1500)
+
+    def breaks_off(url: str, sink: Callable[[bytes], object], **more: object) -> Transfer:
+        sink(bytes(800))
+        return FetchFailed(url, "rev.malformed", "the answer is incomplete")
+
+    monkeypatch.setattr(bench.web, "get_to", breaks_off)
+    many = [question(f"http://h{n}.test/x.crl", slot=n) for n in range(4)]
+    for asked in many:
+        bench.ask(asked)
+    assert bench.store.spent(bench.clock.now()) == 1600
+    assert [bench.status(q)[1] for q in many] == ["rev.malformed", "rev.malformed", "rev.budget", "rev.budget"]
+    bench.lookups.close()
 
 
 def test_rpl_2_crl_that_is_too_large_leaves_it_to_ocsp(bench: Bench) -> None:

@@ -12,9 +12,10 @@ from cryptography import x509
 
 from postseal.app.imports import Importer
 from postseal.core.certs import Certificate
+from postseal.core.clock import clock_fault
 from postseal.core.crl import Crl, parse_crl
 from postseal.core.errors import BadData
-from postseal.core.evidence import CrlEvidence, OcspEvidence, question_for
+from postseal.core.evidence import CrlEvidence, OcspEvidence, RevokedBefore, question_for
 from postseal.core.path import PathSettings
 from postseal.core.revocation import Status
 from postseal.core.transfer import Fetched, Transfer
@@ -151,6 +152,45 @@ def test_crl_from_the_future_does_not_shut_out_honest_ones(bench: Bench) -> None
     bench.clock.advance(timedelta(minutes=10))
     bench.ask(asked)
     assert bench.status(asked) == (Status.GOOD, "rev.crl")
+
+
+def test_crl_from_the_future_takes_no_place_of_an_old_one(bench: Bench) -> None:
+    """CRL-22, CACHE-9: nor where the one at hand has ended; one CA with a wrong clock makes nobody's clock look wrong."""
+    asked = question(CRL, slot=5)
+    bench.web.answers[CRL] = crl(ROOT, number=1)
+    bench.ask(asked)
+    bench.clock.advance(20 * DAY)
+    bench.web.answers[CRL] = crl(ROOT, number=2, this_update=NOW + 300 * DAY, next_update=NOW + 307 * DAY)
+    bench.ask(asked)
+    assert bench.status(asked)[0] is Status.UNKNOWN
+    assert clock_fault(bench.clock.now(), bench.store.newest(), bench.revocation.skew) == ""
+    bench.web.answers[CRL] = crl(ROOT, number=2, this_update=NOW + 20 * DAY, next_update=NOW + 27 * DAY)
+    bench.clock.advance(timedelta(minutes=10))
+    bench.ask(asked)
+    assert bench.status(asked) == (Status.GOOD, "rev.crl")
+
+
+def test_revoked_answer_from_the_future_proves_no_time(bench: Bench) -> None:
+    """RPL-4, CACHE-9: it revokes, whatever its date; but no responder makes everybody's clock look wrong, or things old."""
+    leaf = issue(ROOT, ocsp_urls=[OCSP])
+    asked = question_for(leaf.certificate, ROOT.certificate)
+    bench.web.answers = {OCSP: answer(leaf, "revoked", -24 * 3000, reason=1), CRL: crl(ROOT)}
+    bench.ask(asked, question(CRL, slot=5))
+    assert bench.status(asked)[0] is Status.REVOKED
+    assert clock_fault(bench.clock.now(), bench.store.newest(), bench.revocation.skew) == ""
+    bench.clock.advance(400 * DAY)
+    bench.store.prune(bench.clock.now())
+    assert [e.kind for e in bench.store.entries()] == ["crl", "ocsp"]
+
+
+def test_t23_forward_jump_forgets_no_revocation(bench: Bench) -> None:
+    """CACHE-9, CRL-27, T-23: only evidence of a time ends what is remembered until then, not a clock that shows it."""
+    asked = question(CRL)
+    bench.store.remember_revoked(asked, RevokedBefore(CRL, NOW))
+    bench.clock.advance(5000 * DAY)
+    bench.prefetch()
+    bench.clock.advance(-5000 * DAY)
+    assert bench.status(asked) == (Status.REVOKED, "rev.revoked-before")
 
 
 def false_issuer() -> tuple[Leaf, Authority]:

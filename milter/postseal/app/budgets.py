@@ -106,9 +106,18 @@ class MeteredHttp:
         self, url: str, sink: Callable[[bytes], object], *, max_size: int, deadline: float, until: float = 0.0,
         headers: Mapping[str, str] | None = None,
     ) -> Transfer:  # fmt: skip
+        came = 0
+
+        def counted(part: bytes) -> None:
+            nonlocal came
+            came += len(part)
+            sink(part)
+
+        # What breaks off has cost as much as what is whole, and a large body may break off at its last octet.
         return self._count(
             url,
-            lambda: self._http.get_to(url, sink, max_size=max_size, deadline=deadline, until=until, headers=headers),
+            lambda: self._http.get_to(url, counted, max_size=max_size, deadline=deadline, until=until, headers=headers),
+            lambda: came,
         )
 
     def post(self, url: str, body: bytes, *, content_type: str, max_size: int, deadline: float) -> Transfer:
@@ -116,13 +125,11 @@ class MeteredHttp:
             url, lambda: self._http.post(url, body, content_type=content_type, max_size=max_size, deadline=deadline)
         )
 
-    def _count(self, url: str, fetch: Callable[[], Transfer]) -> Transfer:
+    def _count(self, url: str, fetch: Callable[[], Transfer], came: Callable[[], int] = lambda: 0) -> Transfer:
         at = self._clock.now()
         if self._ledger.spent(at) >= self._per_day:
             return FetchFailed(url, "rev.budget", f"more than {self._per_day} octets were fetched today", 3600.0)
         transfer = fetch()
-        size = 0
-        if isinstance(transfer, Fetched):
-            size = len(transfer.body) if transfer.streamed is None else transfer.streamed
-        self._ledger.spend(at, size)
+        size = len(transfer.body) if isinstance(transfer, Fetched) else 0
+        self._ledger.spend(at, size + came())
         return transfer

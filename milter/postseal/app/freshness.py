@@ -83,9 +83,11 @@ def number_used_twice(mark: Mark | None, new: Crl) -> bool:
 
 def why_worse(old: Crl | None, new: Crl, at: datetime, skew: timedelta) -> tuple[str, str] | None:
     """CACHE-4, THR-25: reason code and words if ``new`` must not replace ``old``, of the same key and scope."""
+    # One from the future would make every honest one after it look older, and our clock wrong; also in place of a stale one.
+    if new.this_update > at + skew:
+        return _FROM_THE_FUTURE
     if old is None or old.sha256 == new.sha256:
-        # One from the future would make every honest one after it look older.
-        return _FROM_THE_FUTURE if new.this_update > at + skew else None
+        return None
     # CRL-25
     if new.this_update < old.this_update or (
         new.number is not None and old.number is not None and new.number < old.number

@@ -264,8 +264,10 @@ def _current_delta(
 ) -> Spoken | None:
     if settings.use_deltas is UseDeltas.NO:
         return None
+    # CRL-25: a newer one than an outdated delta may have taken back what it lifts.
+    current = (d for d in deltas if not d.evidence.outdated and _in_time(target, d.evidence, settings, at))
     # RFC 5280 §6.3.3 (h): the delta is signed with the key of the base.
-    same = {d.crl: d for d in deltas if d.scope == base.scope and _in_time(target, d.evidence, settings, at)}
+    same = {d.crl: d for d in current if d.scope == base.scope}
     newest = deltas_of.latest(base.crl, same)
     return None if newest is None or same[newest].signer.doubt else same[newest]
 

@@ -145,6 +145,8 @@ class Marks:
     def note_answer(self, issuer: Certificate, this_update: datetime, next_update: datetime, at: datetime) -> None:
         """RPL-6: the responder of ``issuer`` has given an answer; noted by the hour, because each note is synced."""
         keys = {"issuer_key": issuer.key_id, "issuer_name": t.name_hash(issuer.subject), "idp": b"", "delta": _ANSWERS}
+        # CACHE-9: revoked counts with any date, but one in the future mustn't make the clock look wrong for everybody.
+        this_update = min(this_update, at)
         old = self.of(keys)
         soon = min(_NOTED_EVERY, (next_update - this_update) / 2)
         if old is not None and timedelta(0) <= this_update - old.this_update < soon:

@@ -119,7 +119,8 @@ class Upkeep:
 
         A clock that jumps forward must not make us throw away what is good still: only evidence of that time does.
         """
-        answers: float | None = connection.scalar(select(func.max(t.ocsp.c.this_update)))
+        honest = t.ocsp.c.this_update <= t.ocsp.c.fetched_at
+        answers: float | None = connection.scalar(select(func.max(t.ocsp.c.this_update)).where(honest))
         newest = self.marks.newest()
         seconds = max(answers or 0.0, newest.timestamp() if newest is not None else 0.0)
         return min(at, t.moment(seconds))
@@ -133,9 +134,10 @@ class Upkeep:
         would only have to wait, and then to keep the responder out of reach.
         """
         week_ago = (at - _WEEK).timestamp()
+        with self._db.reading() as connection:
+            proven = self._proven(connection, at)
 
         def write(connection: Connection) -> list[str]:
-            proven = self._proven(connection, at)
             # CACHE-9: twice its own length after its end, and a week at least.
             window = t.ocsp.c.next_update - t.ocsp.c.this_update
             ended = t.ocsp.c.next_update + window < proven.timestamp()
@@ -156,7 +158,7 @@ class Upkeep:
             return [*names, *make_room(connection, self._limits)]
 
         self._unlink(self._db.write(write))
-        self.marks.prune(at)
+        self.marks.prune(proven)
 
     def _unlink(self, names: list[str]) -> None:
         """Drop files of CRLs that no row names any more."""
