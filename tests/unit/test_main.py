@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -11,6 +12,22 @@ import pytest
 
 from postseal.core.errors import Unavailable
 from postseal.shell.cli import main as command
+
+
+def test_a_command_loads_its_own_module_only() -> None:
+    """Who verifies one certificate needn't wait for the database of evidence, nor for a mail directory."""
+    for module, names in command.MODULES.items():
+        assert _names(command.build_parser(names[0])) == set(names), module
+    assert (
+        _names(command.build_parser("what")) == _names(command.build_parser()) == set(sum(command.MODULES.values(), ()))
+    )
+    code = "import sys; from postseal.shell.cli.main import main; main(['verify', 'x']); sys.exit('sqlalchemy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def _names(parser: argparse.ArgumentParser) -> set[str]:
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return set(commands.choices)
 
 
 def test_a_wrong_command_line_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

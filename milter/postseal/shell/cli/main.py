@@ -16,20 +16,21 @@ from postseal.core.errors import CannotCreate, NotPermitted, PostsealError, Usag
 
 DEFAULT_CONFIG = "/etc/postseal/postseal.toml"
 
-# Each module has ``register(commands)``, which adds its parsers with ``add_command`` and sets ``run`` on each.
-MODULES: tuple[str, ...] = (
-    "cert",
-    "check",
-    "cms",
-    "config",
-    "doctor",
-    "evidence",
-    "explain",
-    "lookup",
-    "metrics",
-    "run",
-    "verify",
-)
+# Each module has ``register(commands)``, which adds the parsers of these commands with ``add_command`` and sets ``run`` on
+# each.
+MODULES: dict[str, tuple[str, ...]] = {
+    "cert": ("cert",),
+    "check": ("check",),
+    "cms": ("seal", "open", "inspect"),
+    "config": ("config",),
+    "doctor": ("doctor",),
+    "evidence": ("evidence",),
+    "explain": ("explain",),
+    "lookup": ("lookup",),
+    "metrics": ("metrics",),
+    "run": ("milter", "run"),
+    "verify": ("verify",),
+}
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -53,12 +54,16 @@ def add_command(commands: Any, name: str, run: Run, help_text: str, **options: A
     return parser
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; also the source of the manual page."""
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """The whole command line; also the source of the manual page. With the name of a ``command`` only that one.
+
+    Each module brings its libraries along, and who verifies one certificate needn't wait for the database of evidence.
+    """
     parser = Parser(prog="postseal", description="S/MIME for Postfix and Sendmail.")
     parser.add_argument("--version", action="version", version=f"postseal {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for module in MODULES:
+    wanted = [module for module, names in MODULES.items() if command in names]
+    for module in wanted or MODULES:
         importlib.import_module(f"postseal.shell.cli.{module}").register(commands)
     return parser
 
@@ -68,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What the library finds odd in a stranger's certificate is neither the operator's doing nor a sentence.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"postseal\.")
     try:
-        args = build_parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        args = build_parser(words[0] if words else "").parse_args(words)
         run: Run = args.run
         code = run(args)
         _flush()
