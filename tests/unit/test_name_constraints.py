@@ -50,6 +50,7 @@ TABLE = [
     (RFC822, "", ["x@a.test"], []),
     (RFC822, "@a.test", ["x@a.test"], ["x@b.test"]),
     (RFC822, "a.test", [], ["nobody", "@a.test", "x@a.test.", "x@", "x@a test", "\xe9@a.test"]),
+    (RFC822, "a.test", ['"b.test@"@a.test'], ["x@b.test@a.test", '"@@a.test', '"@"@b.test@a.test']),
     (DNS_NAME, "a.test", ["a.test", "b.a.test", "C.B.A.test", "*.a.test", "_x.a.test"], ["ba.test", "test", "*.test"]),
     (DNS_NAME, ".a.test", ["b.a.test", "*.a.test"], ["a.test"]),
     (DNS_NAME, "", ["a.test"], []),

@@ -198,7 +198,7 @@ def _add_text(trees: Subtrees, form: str, text: str) -> None:
         return
     bare = host if local else host.removeprefix(".")
     # Some write *@domain. What they mean is clear, and what it holds for nobody has said.
-    if not _HOST.fullmatch(bare) or local == "*":
+    if not _HOST.fullmatch(bare) or local == "*" or (local and not _is_local(local)):
         raise BadDer("no host or domain")
     if local:
         trees.whole.add(f"{local}@{host}")
@@ -291,8 +291,13 @@ def _mailbox(text: str) -> Name:
     local, _, host = text.rpartition("@")
     host = host.lower()
     literal = host.startswith("[") and host.endswith("]")
-    readable = local and text.isascii() and (literal or _HOST.fullmatch(host))
+    readable = _is_local(local) and text.isascii() and (literal or _HOST.fullmatch(host))
     return Name(MAIL, text, (local, host) if readable else None)
+
+
+def _is_local(local: str) -> bool:
+    """RFC 5321 §4.1.2: only a quoted local part has an @ in it; otherwise it can't be told which domain is meant."""
+    return bool(local) and ("@" not in local or (len(local) > 2 and local[0] == local[-1] == '"'))
 
 
 def _utf8_mailbox(content: bytes) -> Name:
@@ -305,7 +310,7 @@ def _utf8_mailbox(content: bytes) -> Name:
         return Name(MAIL, "a SmtpUTF8Mailbox", None)
     local, _, host = text.rpartition("@")
     host = host.lower()
-    return Name(MAIL, text, (local, host) if local and _HOST.fullmatch(host) else None)
+    return Name(MAIL, text, (local, host) if _is_local(local) and _HOST.fullmatch(host) else None)
 
 
 def _uri_host(text: str) -> object:
