@@ -402,6 +402,16 @@ def test_times(this_update: datetime, next_update: datetime | None, produced_at:
     assert ask(Ocsp([answer], CA, produced_at=produced_at).der()).reason == code
 
 
+def test_the_clock_bounds_when_an_answer_was_signed() -> None:
+    """OCSP-12, RFC 6960 §2.4: not the earlier moment that is asked about; thisUpdate is still bound by that."""
+    late = Ocsp([Answer(ALICE, CA, this_update=NOW - HOUR, next_update=NOW + DAY)], CA, produced_at=NOW + HOUR).der()
+    assert ask(late, clock=NOW + HOUR).reason == "rev.ocsp"
+    assert ask(late, clock=NOW + 50 * MINUTE).reason == "rev.not-yet-valid"
+    assert ask(late, clock=NOW - DAY).reason == "rev.not-yet-valid"
+    news = Ocsp([Answer(ALICE, CA, this_update=NOW + HOUR, next_update=NOW + DAY)], CA, produced_at=NOW + HOUR).der()
+    assert ask(news, clock=NOW + DAY).reason == "rev.not-yet-valid"
+
+
 NONCE = b"n" * 32
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from postseal.app.verify import Outcome, Report, Request, explain, verify
@@ -192,16 +195,29 @@ def test_bad_input(capsys: pytest.CaptureFixture[str], arguments: list[str], cod
 
 
 def test_a_time_that_is_given_is_meant(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """CERT-15: patience with notBefore is for clocks that go wrong; notAfter includes its second and nothing after it."""
+    """CERT-15, RFC 5280 §4.1.2.5: patience with notBefore is for clocks that go wrong; notAfter includes all of its second."""
     leaf = ROOT.issue("alice@example.test", not_before=NOW, not_after=NOW + DAY)
     (files / "leaf.pem").write_bytes(leaf.pem)
     start, end = leaf.certificate.not_before.timestamp(), leaf.certificate.not_after.timestamp()
     for moment, reason in (
         (start - 1, "path.not-yet-valid"), (start - 0.5, "path.not-yet-valid"), (start, "path.valid"),
-        (end, "path.valid"), (end + 0.5, "path.expired"),
+        (end, "path.valid"), (end + 0.5, "path.valid"), (end + 1, "path.expired"),
     ):  # fmt: skip
         found = run(capsys, "leaf.pem", "--anchor", "root.pem", "--no-revocation", "--at", str(moment))[1][0]
         assert found["reason"] == reason, moment
+
+
+def test_an_answer_that_was_signed_after_the_moment_asked_about(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OCSP-12, RFC 6960 §2.4: it counts for its whole period, of which --at is a part; CRLs say no more either."""
+    answer = ocsp.OCSPResponseBuilder().add_response(
+        ALICE.certificate.x509, SUB.certificate.x509, hashes.SHA256(), ocsp.OCSPCertStatus.GOOD, NOW - DAY, NOW + DAY,
+        None, None,
+    ).responder_id(ocsp.OCSPResponderEncoding.NAME, SUB.certificate.x509)  # fmt: skip
+    (files / "ocsp.der").write_bytes(answer.sign(SUB.key, hashes.SHA256()).public_bytes(Encoding.DER))
+    found = run(capsys, "alice.pem", *TRUST, "--crl", "root.crl", "--ocsp", "ocsp.der")[1][0]
+    assert (found["status"], found["reason"]) == ("good", "rev.ocsp"), found
 
 
 def test_several_crls_in_one_pem_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,7 @@ class Request:
     ``email`` asks whether mail can be encrypted with it (purposes, key usage, key); otherwise only the address counts, if
     one is given. ``revocation`` False leaves revocation out.
     ``policies`` are the inputs of policy processing, ``skew`` the patience with certificates that aren't valid yet.
+    ``clock`` is what the clock says when the moment asked about is another.
     """
 
     anchors: tuple[Anchor, ...]
@@ -59,6 +60,7 @@ class Request:
     revocation: bool = True
     policies: PolicyInputs = ANY_INPUTS
     skew: timedelta = SKEW
+    clock: datetime | None = None
     find: Callable[[Question, Sequence[Evidence]], Sequence[Evidence]] | None = None
 
 
@@ -111,7 +113,9 @@ _NO_LIMIT = timedelta(days=36500)
 
 def revocation_settings(request: Request) -> RevocationSettings:
     """How evidence is judged for a request."""
-    return RevocationSettings(weak_keys=request.weak_keys, max_crl_age=_NO_LIMIT, max_ca_crl_age=_NO_LIMIT)
+    return RevocationSettings(
+        weak_keys=request.weak_keys, max_crl_age=_NO_LIMIT, max_ca_crl_age=_NO_LIMIT, clock=request.clock
+    )
 
 
 def _evidence(question: Question, request: Request) -> list[Evidence]:

@@ -108,9 +108,9 @@ def _by_time(
     settings: RevocationSettings,
     at: datetime,
 ) -> Finding:
-    # OCSP-12
-    limit = later(at, settings.skew)
-    if single.this_update > limit or response.produced_at > limit:
+    # OCSP-12; RFC 6960 §2.4: producedAt is when it was signed, so the clock bounds it, and not the moment that is asked about.
+    signed_until = later(max(at, settings.clock or at), settings.skew)
+    if single.this_update > later(at, settings.skew) or response.produced_at > signed_until:
         return _unknown(evidence, "rev.not-yet-valid", "it is dated in the future", single=single)
     if single.this_update > later(response.produced_at, settings.skew):
         return _unknown(evidence, "rev.malformed", "thisUpdate is later than producedAt", single=single)

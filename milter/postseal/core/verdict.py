@@ -136,3 +136,5 @@ class RevocationSettings:
     """The anchor is a public CA: its OCSP responders must be exempt from revocation or provably not revoked (OCSP-10)."""
     ldap: bool = False
     """Distribution points in directories are sources too (CRL-28)."""
+    clock: datetime | None = None
+    """What the clock says when evidence is judged for an earlier moment; None: that is now."""

@@ -156,6 +156,7 @@ def _request(args: argparse.Namespace, at: datetime) -> tuple[Request, list[tupl
         policies=_policies(args),
         # CERT-15: patience is for clocks that go wrong; a time that is given is meant.
         skew=timedelta(0) if args.at else SKEW,
+        clock=SystemClock().now() if args.at else None,
     )
     return request, files
 
@@ -190,16 +191,19 @@ def _read(name: str) -> bytes:
 
 
 def parse_time(text: str) -> datetime:
-    """RFC 3339 (with a zone) or Unix seconds -> aware UTC. Raises Usage."""
+    """RFC 3339 (with a zone) or Unix seconds -> aware UTC, the second that it is in. Raises Usage.
+
+    RFC 5280 §4.1.2.5: validity is told in whole seconds and includes the last one.
+    """
     try:
         if text.lstrip("-").replace(".", "", 1).isdigit():
-            return datetime.fromtimestamp(float(text), UTC)
+            return datetime.fromtimestamp(float(text), UTC).replace(microsecond=0)
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError, OSError):
         moment = None
     if moment is None or moment.tzinfo is None:
         raise Usage(f"--at {text!a}: expected a time like 2026-06-01T12:00:00Z, or Unix seconds")
-    return moment.astimezone(UTC)
+    return moment.astimezone(UTC).replace(microsecond=0)
 
 
 def _time(moment: datetime | None) -> str | None:
