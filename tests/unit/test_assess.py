@@ -368,6 +368,19 @@ def test_t23_wrong_clock_makes_nothing_good() -> None:
     assert clock_fault(NOW, None, timedelta(minutes=5)) == ""
 
 
+def test_a_clock_that_went_back_makes_no_certificate_unusable() -> None:
+    """CACHE-9, THR-27: what isn't valid yet by a wrong clock is no reason to send in clear: the store counts as unreadable."""
+    world, _ = with_alice()
+    world.publish()
+    world.newest_crl = NOW
+    past = NOW - 3 * 366 * DAY
+    found = world.assessor().assess(ALICE, past)
+    assert isinstance(found.assessed[0].path, PathFault)
+    assert "clock" in found.error
+    world.newest_crl = None
+    assert world.assessor().assess(ALICE, NOW + 3000 * DAY).error == ""
+
+
 def test_lookup_hears_now_and_then_of_what_is_in_use() -> None:
     """CACHE-2, CRL-27: warm evidence is told of twice a day, and a revocation at once; what is missing is asked anyhow."""
     world, alice = with_alice()

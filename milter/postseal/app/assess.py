@@ -43,7 +43,8 @@ T = TypeVar("T")
 class Assessment:
     """All candidates of one mailbox as judged at one moment.
 
-    ``missing`` asks for evidence that would help; ``error`` says why the certificate store could not be read, if so.
+    ``missing`` asks for evidence that would help; ``error`` says why the certificate store could not be read, or why nobody can
+    tell what is valid now, if so.
     """
 
     assessed: tuple[Assessed, ...] = ()
@@ -128,7 +129,9 @@ class Assessor:
             assessed.append(one)
             missing.update({_key(item): item for item in wanted})
             until = min(until, one_until)
-        return Assessment(tuple(assessed), tuple(missing.values())), until
+        # CACHE-9, THR-27: who can turn our clock back must not thereby make certificates unusable, and mail go in clear.
+        error = self._clock_fault(at) if assessed and not any(map(_may_do, assessed)) else ""
+        return Assessment(tuple(assessed), tuple(missing.values()), error), until
 
     def _judge_one(
         self, candidate: Candidate, mailbox: Mailbox, at: datetime
@@ -197,11 +200,14 @@ class Assessor:
 
     def _with_clock(self, found: Judgement, at: datetime) -> Judgement:
         """CACHE-9: a clock that can't be right makes every verdict unknown, but takes no revocation back."""
-        try:
-            fault = clock_fault(at, self._evidence.newest(), self._revocation.skew)
-        except Unavailable:
-            fault = clock_fault(at, None, self._revocation.skew)
+        fault = self._clock_fault(at)
         return replace(found, verdicts=doubted(found.verdicts, fault)) if fault else found
+
+    def _clock_fault(self, at: datetime) -> str:
+        try:
+            return clock_fault(at, self._evidence.newest(), self._revocation.skew)
+        except Unavailable:
+            return clock_fault(at, None, self._revocation.skew)
 
     def _tell(self, asked: Iterable[Question], found: Judgement, at: datetime) -> None:
         """CACHE-2, CRL-27: the lookup process sees only what is missing; now and then it hears of what isn't.
@@ -227,6 +233,12 @@ class Assessor:
             return self._evidence.evidence(question)
         except Unavailable as exc:
             return (NoAnswer("", "rev.store-unavailable", str(exc), at),)
+
+
+def _may_do(assessed: Assessed) -> bool:
+    """Is there nothing against the certificate but perhaps doubt?"""
+    barred = any(f.fatal for f in assessed.findings) or any(v.forbids for v in assessed.verdicts)
+    return isinstance(assessed.path, Path) and not barred
 
 
 def _key(wanted: Question | Orphan) -> tuple[str, str]:
