@@ -166,6 +166,8 @@ def test_explain_shows_names_purposes_and_policies(files: Path, capsys: pytest.C
         (["alice.pem", "--at", "yesterday"], 64, "--at 'yesterday': expected a time"),
         (["alice.pem", "--at", "2026-06-01T12:00:00"], 64, "expected a time"),
         (["alice.pem", "--at", "1e400"], 64, "expected a time"),
+        (["alice.pem", "--at", "0001-01-01T00:00:00+14:00"], 64, "expected a time"),
+        (["alice.pem", "--at", "9999-12-31T23:59:59-10:00"], 64, "expected a time"),
         (["alice.pem", "--address", "nobody"], 64, "--address: 'nobody' is not a mail address"),
         (["alice.pem", "--online", "--offline"], 64, "not allowed"),
         (["alice.pem", "--allow-port", "8080"], 64, "with --online only"),
@@ -205,6 +207,23 @@ def test_a_time_that_is_given_is_meant(files: Path, capsys: pytest.CaptureFixtur
     ):  # fmt: skip
         found = run(capsys, "leaf.pem", "--anchor", "root.pem", "--no-revocation", "--at", str(moment))[1][0]
         assert found["reason"] == reason, moment
+
+
+@pytest.mark.parametrize(
+    ("moment", "at", "reason"),
+    [
+        ("2026-06-01t14:00:00.9+02:00", AT, "rev.crl"),
+        ("2026-06-01t12:00:00z", AT, "rev.crl"),
+        ("-1.5", "1969-12-31T23:59:58Z", "path.not-yet-valid"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "path.not-yet-valid"),
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z", "path.expired"),
+    ],
+)
+@pytest.mark.usefixtures("files")
+def test_any_time_can_be_asked_about(capsys: pytest.CaptureFixture[str], moment: str, at: str, reason: str) -> None:
+    """RFC 3339 §5.6 with small letters, fractions and offsets; and both ends of the calendar."""
+    found = run(capsys, "alice.pem", *TRUST[:-2], *CRLS, "--at", moment)[1][0]
+    assert (found["at"], found["reason"]) == (at, reason)
 
 
 def test_an_answer_that_was_signed_after_the_moment_asked_about(

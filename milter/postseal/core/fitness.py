@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.assess import Finding
 from postseal.core.certs import Certificate
-from postseal.core.der import BadDer, Cursor
+from postseal.core.der import BadDer, Cursor, later
 from postseal.core.errors import BadData
 from postseal.core.profile import Profile, algorithm_fault, extension, key_kind, profile, rsa_fault, rsa_modulus
 from postseal.core.suite import KeyFamily
@@ -148,7 +148,7 @@ def _address(certificate: Certificate, mailbox: Mailbox) -> list[Finding]:
 
 def _validity(certificate: Certificate, at: datetime) -> list[Finding]:
     # CERT-15, RFC 5280 §4.1.2.5
-    if certificate.not_before > at + _SKEW:
+    if certificate.not_before > later(at, _SKEW):
         return [Finding("cert.not-yet-valid", f"it is valid from {certificate.not_before:%Y-%m-%dT%H:%M:%SZ}", True)]
     if certificate.not_after < at:
         return [Finding("cert.expired", f"it expired on {certificate.not_after:%Y-%m-%dT%H:%M:%SZ}", True)]

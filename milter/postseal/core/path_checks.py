@@ -9,7 +9,7 @@ from functools import lru_cache
 from cryptography.x509.oid import NameOID
 
 from postseal.core.certs import Certificate
-from postseal.core.der import BadDer
+from postseal.core.der import BadDer, later
 from postseal.core.name_constraints import (
     OID_SUBJECT_ALT_NAME,
     Name,
@@ -29,7 +29,7 @@ def own_fault(certificate: Certificate, settings: PathSettings, at: datetime) ->
         return first
     # RFC 5280 §6.1.3 (a)(2); CERT-15: a little patience for notBefore, none for notAfter.
     begin, end = certificate.not_before, certificate.not_after
-    if begin > at + settings.skew:
+    if begin > later(at, settings.skew):
         detail = f"{certificate.name} is valid from {begin:%Y-%m-%dT%H:%M:%SZ}"
         return PathFault("path.not-yet-valid", detail, certificate, (certificate,))
     if end < at:

@@ -151,11 +151,11 @@ def usable_until(
 def recheck_at(verdict: Verdict, at: datetime, most: timedelta = timedelta(minutes=10)) -> datetime:
     """CACHE-11: until when a verdict reached at ``at`` may be kept while its evidence stays the same."""
     if verdict.usable_until is None:
-        return at + min(_REUSE_UNKNOWN, most)
+        return later(at, min(_REUSE_UNKNOWN, most))
     if verdict.usable_until <= at:
         # Inside the skew: still good, but not for long.
-        return at + min(_REUSE_UNKNOWN, most)
-    return min(verdict.usable_until, at + most)
+        return later(at, min(_REUSE_UNKNOWN, most))
+    return min(verdict.usable_until, later(at, most))
 
 
 def refresh_window(evidence: CrlEvidence | OcspEvidence) -> tuple[datetime, datetime] | None:

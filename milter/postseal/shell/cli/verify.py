@@ -198,16 +198,17 @@ def parse_time(text: str) -> datetime:
     try:
         if text.lstrip("-").replace(".", "", 1).isdigit():
             return datetime.fromtimestamp(float(text), UTC).replace(microsecond=0)
-        moment = datetime.fromisoformat(text)
+        # RFC 3339 §5.6: T and Z may be small.
+        moment = datetime.fromisoformat(text.upper())
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC).replace(microsecond=0)
     except (ValueError, OverflowError, OSError):
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise Usage(f"--at {text!a}: expected a time like 2026-06-01T12:00:00Z, or Unix seconds")
-    return moment.astimezone(UTC).replace(microsecond=0)
+        pass
+    raise Usage(f"--at {text!a}: expected a time like 2026-06-01T12:00:00Z, or Unix seconds")
 
 
 def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")[:19] + "Z"
 
 
 def as_json(name: str, report: Report, *, with_checks: bool) -> dict[str, Any]:
