@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from postseal.core import signature
 from postseal.core.crl_entries import INVALIDITY, MAX_EXTENSIONS, REASON, AnyEntries, Reader
@@ -50,8 +51,7 @@ _ONLY_REASON = bytes.fromhex("300c300a0603551d1504030a01")
 _MAX_REMEMBERED = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One revoked certificate. ``reason`` is a CRLReason name, "unspecified" when the CRL gives none.
 
     ``reason`` "removeFromCRL" says that a delta takes the certificate off its base (CRL-19).
@@ -152,9 +152,13 @@ class Crl:
     def _locate(self, serial: bytes, issuer: bytes | None) -> int:
         """Offset of the entry, or -1."""
         own = issuer is None or same_name(issuer, self.issuer)
-        if not own and not self.entries.carries_others:
+        others = self.entries.carries_others
+        if not own and not others:
             return -1
-        for at in self.entries.offsets(serial):
+        found = self.entries.offsets(serial)
+        if not others:
+            return found[0] if found else -1
+        for at in found:
             # RFC 5280 §5.3.3: the first entries are the CRL issuer's; a named issuer holds until the next is named.
             names = self.entries.issuers_of(at)
             if own if names is None else any(same_name(n, issuer or self.issuer) for n in names):

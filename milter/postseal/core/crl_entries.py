@@ -77,12 +77,12 @@ class Entries:
 
     def _bisected(self, serial: bytes) -> Sequence[int]:
         known = self._scanned
-        encoded = bytes((INTEGER, len(serial))) + serial
+        encoded = b"\x02%c%b" % (len(serial), serial)
         key, keys = key_of(encoded), known.keys
-        at = bisect_left(keys, key)
+        at, count = bisect_left(keys, key), len(keys)
         found: list[int] = []
         last = -1
-        while at < len(keys) and keys[at] == key:
+        while at < count and keys[at] == key:
             block = known.blocks[at]
             at += 1
             if block != last:

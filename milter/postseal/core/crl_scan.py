@@ -31,7 +31,7 @@ from postseal.core.distribution import parse_general_names
 _MAX_ODD_SERIALS = 1000
 _MAX_REMEMBERED = 4096
 # Octets of a block, unless there would be too many blocks for two octets.
-_BLOCK = 2048
+_BLOCK = 1024
 _MAX_BLOCKS = 0xFFFF
 # How often a shape must have been met for an expression to be made for it, and how many shapes one expression knows.
 _WORTH_IT = 8

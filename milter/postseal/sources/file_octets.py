@@ -39,8 +39,11 @@ class FileOctets:
                     raise IndexError(at)
                 first, window = self._window = at, self._read(at, min(at + _WINDOW, self._size))
             return window[at - first]
-        start, stop, _ = at.indices(self._size)
-        if first <= start <= stop <= first + len(window):
+        start, stop = at.start, at.stop
+        if start is None or stop is None or not 0 <= start <= stop <= self._size:
+            start, stop, _ = at.indices(self._size)
+            stop = max(start, stop)
+        if first <= start and stop <= first + len(window):
             return window[start - first : stop - first]
         octets = self._read(start, stop)
         if len(octets) <= _WINDOW:
@@ -59,7 +62,7 @@ class FileOctets:
 
     def _read(self, start: int, stop: int) -> bytes:
         """Raises OSError, also when the file has become shorter."""
-        octets = os.pread(self._file, max(0, stop - start), start)
-        if len(octets) != max(0, stop - start):
+        octets = os.pread(self._file, stop - start, start)
+        if len(octets) != stop - start:
             raise OSError("the file was cut short while it was read")
         return octets
