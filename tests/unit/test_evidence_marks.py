@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from postseal.core.crl import Crl, parse_crl
+from postseal.core.errors import Unavailable
 from postseal.core.evidence import CrlEvidence, Question, RevokedBefore, question_for
 from postseal.sources.evidence import EvidenceStore
 from support.pki import DAY, NOW, authority
@@ -137,3 +140,33 @@ def test_reader_before_the_first_writer_of_this_version(store: EvidenceStore, di
     reader = EvidenceStore(directory, readonly=True)
     assert len(reader.evidence(ask())) == 1
     assert reader.newest() is None
+
+
+@pytest.mark.parametrize("name", ["marks.sqlite", "evidence.sqlite"])
+def test_locked_database_holds_up_one_reader(
+    name: str, store: EvidenceStore, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RPL-5: who keeps a database locked (lookup in the wrong hands, say) takes a moment of the mail's time, and no more."""
+    put(store, 1)
+    store.close()
+    reader = EvidenceStore(directory, readonly=True)
+    assert len(reader.evidence(ask())) == 1
+    reader.close()
+    holder = sqlite3.connect(directory / name, isolation_level=None)
+    holder.execute("PRAGMA locking_mode=EXCLUSIVE")
+    holder.execute("PRAGMA journal_mode=WAL")
+    holder.execute("CREATE TABLE held (x)")
+    opened: list[tuple[str, float]] = []
+    connect = sqlite3.connect
+
+    def noting(file: str, **more: Any) -> sqlite3.Connection:
+        opened.append((file, more["timeout"]))
+        return connect(file, **more)
+
+    monkeypatch.setattr(sqlite3, "connect", noting)
+    reader = EvidenceStore(directory, readonly=True)
+    for leaf in (LEAF, *(ROOT.issue(f"{n}@home.test", crl_urls=[URL]) for n in range(20))):
+        with pytest.raises(Unavailable, match=f"{name}: database is locked"):
+            reader.evidence(question_for(leaf.certificate, ROOT.certificate))
+    assert [timeout for file, timeout in opened if name in file] == [0.5]
+    holder.close()

@@ -17,10 +17,15 @@ from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from postseal.core.errors import Unavailable
+from postseal.sources.clock import SystemClock
 from postseal.sources.counter import Counter
-from postseal.sources.store import cause, create_private, is_damage, open_engine
+from postseal.sources.store import BUSY_TIMEOUT, cause, create_private, is_damage, open_engine
 
 R = TypeVar("R")
+# Readers of a log don't wait for writers but for moments. Whoever holds a lock for longer must not hold up mail, which asks
+# about many certificates: one of them waits, the others hear it at once.
+_READER_PATIENCE = 0.5
+_LEFT_ALONE = 5.0
 
 
 class Database:
@@ -46,17 +51,24 @@ class Database:
         self._words = words
         self._on_write = on_write
         self._lock = threading.Lock()
-        self.engine = open_engine(file, readonly, synchronous=synchronous)
+        self._monotonic = SystemClock().monotonic
+        self._left_alone_until = 0.0
+        patience = _READER_PATIENCE if readonly else BUSY_TIMEOUT
+        self.engine = open_engine(file, readonly, synchronous=synchronous, patience=patience)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection to read from. Raises Unavailable."""
+        if self._monotonic() < self._left_alone_until:
+            raise Unavailable(f"evidence store {self.file}: database is locked")
         try:
             with self.engine.connect() as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as exc:
             if is_damage(exc) and not self._readonly:
                 self._start_anew(exc)
+            if self._readonly and "locked" in str(exc):
+                self._left_alone_until = self._monotonic() + _LEFT_ALONE
             raise Unavailable(f"evidence store {self.file}: {cause(exc)}") from exc
 
     def write(self, work: Callable[[Connection], R], *, silent: bool = False) -> R:

@@ -50,15 +50,17 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def open_engine(
-    path: Path | str, readonly: bool = False, *, synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
-) -> Engine:
+    path: Path | str, readonly: bool = False, *, synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
+    patience: float = BUSY_TIMEOUT,
+) -> Engine:  # fmt: skip
     """An engine for the SQLite database at ``path``; nothing is opened before the first use.
 
     ``readonly`` never creates or changes a file. With ``synchronous`` NORMAL a power failure may lose the last commits
     but never damages the database; FULL syncs each commit. Transactions of a writer take the write lock at their start.
+    ``patience`` is how many seconds are waited for a lock.
     """
     file = Path(path)
-    state = _State(file, readonly)
+    state = _State(file, readonly, patience)
     engine = create_engine(
         "sqlite://", creator=state.connect, poolclass=QueuePool, pool_size=4, max_overflow=60, pool_timeout=BUSY_TIMEOUT
     )
@@ -67,7 +69,7 @@ def open_engine(
     def _prepare(connection: Any, record: Any) -> None:
         # SQLAlchemy's transactions, not the ones that sqlite3 guesses.
         connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT * 1000)}")
+        connection.execute(f"PRAGMA busy_timeout={int(patience * 1000)}")
         if not readonly:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA synchronous={synchronous}")
@@ -90,7 +92,8 @@ def open_engine(
 class _State:
     """How the database file looks from outside: what decides whether an open connection still fits."""
 
-    def __init__(self, file: Path, readonly: bool) -> None:
+    def __init__(self, file: Path, readonly: bool, patience: float) -> None:
+        self._patience = patience
         self._file = str(file)
         self._readonly = readonly
 
@@ -124,7 +127,10 @@ class _State:
 
     def _open(self, options: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"file:{urllib.parse.quote(self._file)}?{options}", uri=True, check_same_thread=False, timeout=BUSY_TIMEOUT
+            f"file:{urllib.parse.quote(self._file)}?{options}",
+            uri=True,
+            check_same_thread=False,
+            timeout=self._patience,
         )
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
