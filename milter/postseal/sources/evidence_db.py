@@ -56,6 +56,10 @@ class Database:
         patience = _READER_PATIENCE if readonly else BUSY_TIMEOUT
         self.engine = open_engine(file, readonly, synchronous=synchronous, patience=patience)
 
+    def generation(self) -> int:
+        """Changes with every commit that readers must see; 0 while there is no store."""
+        return self._counter.value()
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection to read from. Raises Unavailable."""

@@ -91,12 +91,22 @@ class Marks:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        # Kept until the next commit: all certificates of a CA ask for the same.
+        self._kept: tuple[int, dict[tuple[Any, ...], Mark | None]] = (0, {})
+        self._any_revoked = (0, True)
 
     def of(self, keys: Mapping[str, Any]) -> Mark | None:
         """The mark of a scope as ``evidence_tables.crl_keys`` gives it."""
-        with self._db.reading() as connection:
-            row = connection.execute(select(mark).where(t.matches(mark, keys))).first()
-        return _mark(row) if row is not None else None
+        generation, scope = self._db.generation(), tuple(keys[k] for k in SCOPE)
+        current, kept = self._kept
+        if not generation or current != generation:
+            kept = {}
+            self._kept = (generation, kept)
+        if scope not in kept:
+            with self._db.reading() as connection:
+                row = connection.execute(select(mark).where(t.matches(mark, keys))).first()
+            kept[scope] = _mark(row) if row is not None else None
+        return kept[scope]
 
     def all(self) -> tuple[Mark, ...]:
         """All marks, by the name of the issuer."""
@@ -189,6 +199,8 @@ class Marks:
         self._db.write(write)
 
     def revoked_before(self, question: Question) -> RevokedBefore | None:
+        if not self._is_any_revoked():
+            return None
         with self._db.reading() as connection:
             row = connection.execute(select(revoked).where(t.matches(revoked, revoked_keys(question)))).first()
         if row is None:
@@ -196,6 +208,15 @@ class Marks:
         return RevokedBefore(
             row.url, t.moment(row.seen_at), t.moment(row.revoked_at), row.reason, t.moment(row.this_update)
         )
+
+    def _is_any_revoked(self) -> bool:
+        generation = self._db.generation()
+        kept, known = self._any_revoked
+        if not generation or kept != generation:
+            with self._db.reading() as connection:
+                known = connection.scalar(select(revoked.c.reason).limit(1)) is not None
+            self._any_revoked = (generation, known)
+        return known
 
     def prune(self, proven: datetime) -> None:
         """Drop revocations of certificates that have expired for certain."""
