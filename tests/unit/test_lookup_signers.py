@@ -260,6 +260,21 @@ def test_forged_crl_has_nothing_fetched(bench: Bench) -> None:
     assert bench.web.count("http://aia.test/") == 0
 
 
+def test_what_a_crl_names_has_its_hosts_share_only(bench: Bench) -> None:
+    """THR-6: somebody on the way to many CRLs makes us flood nobody by caIssuers that he writes into them."""
+    places = [x509.UniformResourceIdentifier(f"http://victim.test/{n}.cer") for n in range(3)]
+    access = x509.AuthorityInformationAccess(
+        [x509.AccessDescription(x509.oid.AuthorityInformationAccessOID.CA_ISSUERS, place) for place in places]
+    )  # fmt: skip
+    forged = Authority(ROOT.certificate, authority("Signers stranger").key, ROOT.subject)
+    bench.web.answers["http://h"] = crl(forged, extra=[(access, False)])
+    for number in range(8):
+        leaf = issue(ROOT, f"flood {number}", crl_urls=[f"http://h{number}.test/x.crl"])
+        assert look(bench, leaf)[0] is Status.UNKNOWN
+    assert bench.web.count("http://h") == 8
+    assert bench.web.count("http://victim.test/") == 10
+
+
 def test_import_takes_an_appointed_signer_and_refuses_a_rogue(bench: Bench) -> None:
     """CRL-5, T-4: a CRL from a file is held to the same rules as a fetched one."""
     rogue = service(name="Rogue", key_usage=usage("digital_signature"))

@@ -38,13 +38,15 @@ _MAX_TO_ASK = 4 * 1024 * 1024
 class CrlFlights:
     """Fetches CRLs for the lookup process. Safe for threads. Raises Unavailable when the store can't be used.
 
-    ``then`` is told of every CRL that was stored, with the errand that brought it.
+    ``then`` is told of every CRL that was stored, with the errand that brought it; ``once_more`` tells whether the host of a
+    URL may be asked now, and counts it.
     """
 
     def __init__(
         self, store: Store, http: Http, trust: TrustStore, clock: Clock, path_settings: PathSettings,
         revocation: RevocationSettings, max_size: int, chance: Callable[[], float], warn: Callable[[str], None],
         then: Callable[[Errand, Crl], None] = lambda errand, crl: None, fetch_issuers: bool = False,
+        once_more: Callable[[str], bool] = lambda url: True,
     ) -> None:  # fmt: skip
         self._store = store
         self._http = http
@@ -58,6 +60,7 @@ class CrlFlights:
         self._warn = warn
         self._then = then
         self._fetch_issuers = fetch_issuers
+        self._once_more = once_more
 
     def fetch(self, errand: Errand, deadline: float) -> Landed | Failed:
         """One CRL, conditionally if it is here already. A large one may take longer as long as it keeps coming."""
@@ -175,6 +178,9 @@ class CrlFlights:
         """RFC 5280 §5.2.7: certificates from where the CRL says that of its signer is; hints like all others."""
         found: tuple[Certificate, ...] = ()
         for url in crl_issuer_urls(bytes(crl.der)) if len(crl.der) <= _MAX_TO_ASK else ():
+            # THR-6: anybody on the way may have written these URLs, so they get no more than their host's share.
+            if not self._once_more(url):
+                continue
             transfer = self._http.get(url, max_size=MAX_OCTETS, deadline=deadline)
             if isinstance(transfer, Fetched):
                 with suppress(BadData):

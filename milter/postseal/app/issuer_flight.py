@@ -7,6 +7,7 @@ an anchor, and then only helps to build paths; it is never an anchor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from postseal.app.flights import Errand
@@ -30,13 +31,15 @@ class IssuerFlights:
     """Fetches issuers for the lookup process. Safe for threads. Raises Unavailable when the store can't be used."""
 
     def __init__(
-        self, store: Store, http: Http, trust: TrustStore, clock: Clock, path_settings: PathSettings
+        self, store: Store, http: Http, trust: TrustStore, clock: Clock, path_settings: PathSettings,
+        once_more: Callable[[str], bool] = lambda url: True,
     ) -> None:  # fmt: skip
         self._store = store
         self._http = http
         self._trust = trust
         self._clock = clock
         self._path_settings = path_settings
+        self._once_more = once_more
 
     def fault(self, certificate: Certificate, more: tuple[Certificate, ...] = ()) -> PathFault | None:
         """Why ``certificate`` has no valid path with what is known; None when it has one."""
@@ -51,6 +54,11 @@ class IssuerFlights:
         asked: set[str] = set()
         about = ""
         while url and len(asked) < REQUESTS:
+            # THR-6: the first was counted when the flight started.
+            if asked and not self._once_more(url):
+                return Failed(
+                    "rev.budget", "too many requests to the host of the next issuer", about=lowest.fingerprint
+                )
             asked.add(url)
             more = self._get(url, deadline)
             if isinstance(more, Failed):

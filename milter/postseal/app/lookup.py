@@ -107,6 +107,11 @@ class Lookups:
         self._alarm = alarm or warn
         self._meter = meter
         http = MeteredHttp(http, store, clock, settings.octets_per_day)
+        hosts = HostLimits(settings.host_concurrency, settings.host_requests_per_minute, clock)
+
+        def once_more(url: str) -> bool:
+            return hosts.take(urlsplit(url).netloc.lower())
+
         self._crls = CrlFlights(
             store,
             http,
@@ -119,14 +124,14 @@ class Lookups:
             warn,
             self._deltas,
             settings.fetch_issuers,
+            once_more,
         )
-        hosts = HostLimits(settings.host_concurrency, settings.host_requests_per_minute, clock)
         self._ocsp = OcspFlights(
             store, http, clock, revocation, settings.ocsp_max_size, chance,
             lambda url, question, chain: self._flights.fly(Errand("crl", url, chain, question, clock.now()), None),
-            lambda url: hosts.take(urlsplit(url).netloc.lower()),
+            once_more,
         )  # fmt: skip
-        self._issuers = IssuerFlights(store, http, trust, clock, path_settings)
+        self._issuers = IssuerFlights(store, http, trust, clock, path_settings, once_more)
         self._flights = Flights(
             store, clock, self._fetch, hosts, settings.request_timeout, settings.concurrency, warn, self._alarm, chance,
             meter,
