@@ -266,3 +266,19 @@ def test_slow_name_service_ends_at_the_deadline() -> None:
     assert isinstance(outcome, FetchFailed)
     assert outcome.why == "rev.timeout"
     assert elapsed < 0.6
+
+
+def test_machine_without_threads_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """THR-2: when no thread can be started names can't be resolved, which is told; afterwards they can again."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    guard = Guard(resolver=lambda host, port: ["93.184.216.34"])
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(40):
+            found = guard.vet("http://ca.test/", 0.01)
+            assert isinstance(found, FetchFailed)
+            assert found.detail.endswith("can't start new thread")
+    assert isinstance(guard.vet("http://ca.test/", 5.0), Target)

@@ -315,5 +315,10 @@ def _in_thread(work: Callable[[], tuple[str, ...]], timeout: float) -> tuple[str
         finally:
             _RESOLVING.release()
 
-    threading.Thread(target=run, name="resolve", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="resolve", daemon=True).start()
+    except RuntimeError as exc:
+        # No more threads for us now; the permit must come back, or some day no name would be resolved any more.
+        _RESOLVING.release()
+        raise OSError(str(exc)) from exc
     return future.result(timeout)
