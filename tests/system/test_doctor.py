@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_a_good_set_up_passes_and_each_broken_part_is_named(house: tuple[Daemon,
     assert found["lookup"][2] == "systemctl start postseal-lookup"
 
 
+def test_what_root_can_read_and_the_services_cannot(house: tuple[Daemon, PrivatePostfix]) -> None:
+    """A root certificate with mode 0600 is none to the milter: mail would leave in clear while doctor sees no fault."""
+    daemon, postfix = house
+    (daemon.anchors / "root.pem").chmod(0o600)
+    shutil.chown(daemon.state, "nobody")
+    _, text, advice = doctor(daemon, postfix)[1]["files"]
+    assert text.startswith(f"a service can't read {daemon.anchors / 'root.pem'}: nobody may not read it (mode 0600")
+    assert advice == f"chmod a+rX {daemon.anchors / 'root.pem'}"
+    (daemon.anchors / "root.pem").chmod(0o644)
+    assert "files" not in doctor(daemon, postfix)[1]
+    daemon.anchors.chmod(0o700)
+    assert doctor(daemon, postfix)[1]["files"][2] == f"chmod a+rX {daemon.anchors}"
+    daemon.anchors.chmod(0o755)
+
+
 def test_without_postfix_and_with_a_wrong_configuration(tmp_path: Path) -> None:
     config = tmp_path / "postseal.toml"
     config.write_text("[milter]\nworkers = -1\n[log]\nx = 1\n")
@@ -111,3 +127,22 @@ def test_without_postfix_and_with_a_wrong_configuration(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "FAIL  postfix: postconf -c" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_files_that_the_configuration_names_are_looked_for(tmp_path: Path) -> None:
+    """A missing [[responder]] keeps services from starting; an [[anchor]] about nothing leaves an anchor without its limits."""
+    anchors = tmp_path / "anchors"
+    anchors.mkdir()
+    (anchors / "root.pem").write_bytes(authority("Root").pem)
+    config = tmp_path / "postseal.toml"
+    folder = f'[certificates]\nanchors = "{anchors}"\n'
+    config.write_text(f'{folder}[[anchor]]\ncertificate = "rot.pem"\n')
+    done = run_postseal("config", "check", str(config))
+    assert done.returncode == 0
+    assert f'[[anchor]] certificate = "rot.pem": there is no such file or certificate in {anchors}' in done.stdout
+    pair = f'certificate = "{tmp_path}/none.pem"\nissuer = "{anchors}/root.pem"\n'
+    config.write_text(f"{folder}[[responder]]\n{pair}")
+    done = run_postseal("config", "check", str(config))
+    text = f"[[responder]] {tmp_path}/none.pem: can't be read: No such file or directory"
+    assert (done.returncode, done.stderr) == (78, f"postseal: {config}: {text}\n")
+    assert f"FAIL  responders: {text}" in run_postseal("doctor", "--config", str(config)).stdout

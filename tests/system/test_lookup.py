@@ -322,6 +322,18 @@ def test_damaged_store_is_replaced_at_the_start(site: Site) -> None:
     assert site.verdict(site.question(leaf)).status is Status.GOOD
 
 
+def test_evidence_commands_know_a_url_without_an_answer(site: Site, scratch: Path) -> None:
+    """``list`` shows it, so ``show`` and ``refresh`` say more of it than that nothing has that name."""
+    leaf = site.leaf(crl="/gone.crl")
+    site.daemon.start()
+    site.ask(site.question(leaf))
+    for command in ("show", "refresh"):
+        done = run_postseal("evidence", command, site.web.url("/gone.crl"), "--config", str(site.daemon.config_file))
+        assert done.returncode == 1
+        assert done.stdout.startswith(f"no answer  {site.web.url('/gone.crl')}: ")
+        assert "postseal evidence forget URL" in done.stdout
+
+
 def test_evidence_commands(site: Site, scratch: Path) -> None:
     """CACHE-12: ``evidence list``, ``show``, ``refresh``, ``forget`` and ``import``, as an administrator meets them."""
     leaf = site.leaf(crl="/ca.crl")

@@ -503,12 +503,12 @@ class TestTrust:
         told: list[str] = []
         trust = FolderTrust(anchors, intermediates, clock, told.append, settings)
         assert [a.settings for a in trust.anchors()] == [of_file, of_one]
-        assert told == [f"[[anchor]] certificate = 'missing.pem': there is no such file or certificate in {anchors}"]
-        assert trust.problems() == tuple(told)
+        assert told == [f'[[anchor]] certificate = "missing.pem": there is no such file or certificate in {anchors}']
+        assert (trust.unused(), trust.problems()) == (tuple(told), ())
         (anchors / "missing.pem").write_bytes(authority("Third anchor").pem)
         clock.later()
         assert [a.settings for a in trust.anchors()] == [of_file, of_one, of_file]
-        assert (trust.problems(), len(told)) == ((), 1)
+        assert (trust.unused(), len(told)) == ((), 1)
 
 
 def test_the_first_look_is_waited_for_by_all(tmp_path: Path) -> None:

@@ -218,6 +218,17 @@ def test_damaged_database_is_moved_aside(damage: str, directory: Path, reports: 
     assert crls(EvidenceStore(directory, readonly=True)) == [name]
 
 
+def test_a_database_of_another_version_is_called_that(directory: Path, reports: list[str]) -> None:
+    """It isn't damaged: after an upgrade nobody shall look for a broken disk."""
+    put(EvidenceStore(directory, readonly=False), ROOT.crl())
+    with sqlite3.connect(directory / "evidence.sqlite") as plain:
+        plain.execute("PRAGMA user_version = 1")
+    plain.close()
+    assert EvidenceStore(directory, readonly=False, report=reports.append).evidence(ask()) == ()
+    (told,) = reports
+    assert "evidence.sqlite: made by another version of postseal (layout 1, not " in told
+
+
 def test_database_damaged_while_open(directory: Path, store: EvidenceStore, reports: list[str]) -> None:
     """A running writer that meets damage starts anew at once, and a reader follows it."""
     put(store, ROOT.crl())

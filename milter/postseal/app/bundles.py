@@ -165,7 +165,7 @@ def origin(made: Bundle, signers: Sequence[Certificate], at: datetime, *, unsign
             raise BadData("it isn't signed; with --unsigned it is taken all the same")
         return Origin(bundle.decode(made.manifest), None)
     if not signers:
-        raise BadData("it is signed, but no certificate of a signer is in [certificates] bundle_signers")
+        raise BadData("it is signed, but the folder of bundle_signers ([certificates]) holds no certificate")
     faults: dict[str, None] = {}
     for signer in signers:
         fault = signed.check(made.signature, made.manifest, signer)

@@ -100,7 +100,7 @@ class Database:
             try:
                 self._check()
             except SQLAlchemyError as exc:
-                if not is_damage(exc):
+                if not isinstance(exc, SQLAlchemyDamage) and not is_damage(exc):
                     raise
                 self._start_anew(exc)
             self._counter.bump()
@@ -114,7 +114,7 @@ class Database:
             if verdict != "ok":
                 raise SQLAlchemyDamage(f"database is malformed: {verdict}")
             if version not in (0, self._version):
-                raise SQLAlchemyDamage(f"database is malformed: its layout has number {version}, not {self._version}")
+                raise SQLAlchemyDamage(f"made by another version of postseal (layout {version}, not {self._version})")
             self._metadata.create_all(connection)
             connection.execute(text(f"PRAGMA user_version={self._version}"))
 

@@ -91,7 +91,7 @@ class WatchedFolder:
 
     def _look(self) -> None:
         try:
-            found = {e.name: e for e in os.scandir(self.path) if not _ignored(e.name)}
+            found = {e.name: e for e in os.scandir(self.path) if not ignored(e.name)}
         except FileNotFoundError:
             if not self._optional:
                 self._unreadable("No such file or directory")
@@ -167,7 +167,8 @@ class WatchedFolder:
         return _File(signature, (), settled=True)
 
 
-def _ignored(name: str) -> bool:
+def ignored(name: str) -> bool:
+    """Hidden files, and those that editors and package managers leave behind."""
     return name.startswith((".", "#")) or name.endswith(_LEFT_BY_EDITORS)
 
 

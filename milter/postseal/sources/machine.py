@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import grp
 import os
 import pwd
@@ -23,6 +24,7 @@ _MAIN = (
     "mail_owner",
 )
 _TIME_ERROR = 5
+_READ, _WRITE, _ENTER = 4, 2, 1
 
 
 def read_postfix(directory: str) -> PostfixFacts:
@@ -64,24 +66,39 @@ def _postconf(directory: str, *arguments: str) -> str:
 
 def may_write(user: str, path: Path) -> str:
     """Empty when ``user`` may connect to the socket at ``path``; else what stands in the way, as a clause."""
+    return _hindrance(user, path, _WRITE, "write to it")
+
+
+def may_read(user: str, path: Path) -> str:
+    """Empty when ``user`` may read the file, or list the folder, at ``path``; else what stands in the way, as a clause."""
+    return _hindrance(user, path, _READ | _ENTER if path.is_dir() else _READ, "read it")
+
+
+def _hindrance(user: str, path: Path, wanted: int, what: str) -> str:
     try:
-        entry = pwd.getpwnam(user)
+        uid, groups = _identity(user)
     except KeyError:
         return f"there is no user {user}"
-    groups = {g.gr_gid for g in grp.getgrall() if user in g.gr_mem} | {entry.pw_gid}
     for place in reversed(path.parents):
-        if not _allowed(place.stat(), entry.pw_uid, groups, 1):
+        if not _allowed(place.stat(), uid, groups, _ENTER):
             return f"{user} may not enter {place} ({_shown(place)})"
-    if not _allowed(path.stat(), entry.pw_uid, groups, 2):
-        return f"{user} may not write to it ({_shown(path)})"
+    if not _allowed(path.stat(), uid, groups, wanted):
+        return f"{user} may not {what} ({_shown(path)})"
     return ""
 
 
-def _allowed(status: os.stat_result, uid: int, groups: set[int], wanted: int) -> bool:
+@functools.cache
+def _identity(user: str) -> tuple[int, frozenset[int]]:
+    """User and group ids. Raises KeyError."""
+    entry = pwd.getpwnam(user)
+    return entry.pw_uid, frozenset({g.gr_gid for g in grp.getgrall() if user in g.gr_mem} | {entry.pw_gid})
+
+
+def _allowed(status: os.stat_result, uid: int, groups: frozenset[int], wanted: int) -> bool:
     if uid == 0:
         return True
     shift = 6 if status.st_uid == uid else 3 if status.st_gid in groups else 0
-    return bool(status.st_mode >> shift & wanted)
+    return status.st_mode >> shift & wanted == wanted
 
 
 def _shown(path: Path) -> str:

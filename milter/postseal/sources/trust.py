@@ -56,8 +56,12 @@ class FolderTrust:
         return self._generation
 
     def problems(self) -> tuple[str, ...]:
-        """One sentence per file that can't be used now, and per ``[[anchor]]`` that is about none."""
-        return (*(text for folder in self._folders for text in folder.problems()), *self._unused)
+        """One sentence per file that can't be used now."""
+        return tuple(text for folder in self._folders for text in folder.problems())
+
+    def unused(self) -> tuple[str, ...]:
+        """One sentence per ``[[anchor]]`` that is about no file and no certificate."""
+        return self._unused
 
     def _refresh(self) -> None:
         now = (self._folders[0].refresh(), self._folders[1].refresh())
@@ -80,7 +84,7 @@ class FolderTrust:
     def _look_for_unused(self, present: set[str]) -> None:
         """A setting that is about nothing is a misspelt one: then an anchor is trusted for more than was meant."""
         unused = tuple(
-            f"[[anchor]] certificate = {name!r}: there is no such file or certificate in {self._folders[0].path}"
+            f'[[anchor]] certificate = "{name}": there is no such file or certificate in {self._folders[0].path}'
             for name in self._settings
             if name not in present
         )

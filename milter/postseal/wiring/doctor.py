@@ -15,17 +15,19 @@ import postseal
 from postseal.config import Config, ConfigProblems, InetSocket, UnixSocket, load_config
 from postseal.config.advice import warnings
 from postseal.core.checkup import Check, Health, openssl_check, postfix_checks
-from postseal.core.errors import PostsealError, Unavailable
+from postseal.core.errors import CannotCreate, PostsealError, Unavailable
 from postseal.core.path_checks import anchor_doubt
 from postseal.core.text import one_line
 from postseal.sources.clock import SystemClock
 from postseal.sources.decisions import DecisionStore
 from postseal.sources.directory.folder import FolderDirectory
 from postseal.sources.evidence import EvidenceStore
+from postseal.sources.folder import ignored
 from postseal.sources.lookup_client import LookupClient
-from postseal.sources.machine import clock_is_synchronised, connects, may_write, read_postfix, user_name
+from postseal.sources.machine import clock_is_synchronised, connects, may_read, may_write, read_postfix, user_name
 from postseal.sources.trust import FolderTrust
 from postseal.wiring.evidence import build_bundle_signers
+from postseal.wiring.revocation import build_revocation
 
 
 def examine(config_path: str, postfix_directory: str) -> Iterator[Check]:
@@ -43,6 +45,8 @@ def examine(config_path: str, postfix_directory: str) -> Iterator[Check]:
         ("directories", lambda: _directories(config)),
         ("anchors", lambda: _anchors(config)),
         ("certificates", lambda: _certificates(config)),
+        ("responders", lambda: _responders(config)),
+        ("files", lambda: _readable(config)),
         ("milter", lambda: _milter(config)),
         ("lookup", lambda: _lookup(config)),
         ("metrics", lambda: _metrics(config)),
@@ -61,6 +65,8 @@ def examine(config_path: str, postfix_directory: str) -> Iterator[Check]:
 
 
 _SOON = timedelta(days=30)
+_SHOWN = 3
+_NAMED = "copy the file there, or edit the configuration"
 _AS_ROOT = "run postseal doctor as root"
 
 
@@ -130,6 +136,8 @@ def _anchors(config: Config) -> Iterator[Check]:
             yield Check("anchors", Health.WARN, f"{anchor.label}: {doubt.detail}", "replace or remove the file")
     for problem in trust.problems():
         yield Check("anchors", Health.WARN, problem, "replace or remove the file")
+    for problem in trust.unused():
+        yield Check("anchors", Health.WARN, problem, _NAMED)
 
 
 def _certificates(config: Config) -> Iterator[Check]:
@@ -140,6 +148,64 @@ def _certificates(config: Config) -> Iterator[Check]:
     yield Check("certificates", Health.OK, text)
     for problem in folder.problems():
         yield Check("certificates", Health.WARN, problem, "replace or remove the file")
+
+
+def named_files(config: Config) -> tuple[list[str], tuple[str, ...]]:
+    """What is wrong with files that the configuration names: what keeps services from starting, and what is a warning."""
+    problems: list[str] = []
+    try:
+        build_revocation(config)
+    except CannotCreate as exc:
+        problems.append(str(exc))
+    certificates = config.certificates
+    trust = FolderTrust(
+        certificates.anchors, certificates.intermediates, SystemClock(), settings=config.anchor_settings
+    )
+    try:
+        trust.anchors()
+    except Unavailable:
+        # doctor says what is wrong with the folders; that of another machine needn't be here.
+        return problems, ()
+    return problems, trust.unused()
+
+
+def _responders(config: Config) -> Iterator[Check]:
+    """Without one of these files no service starts."""
+    try:
+        found = build_revocation(config).responders
+    except CannotCreate as exc:
+        yield Check("responders", Health.FAIL, str(exc), _NAMED)
+        return
+    if found:
+        yield Check("responders", Health.OK, f"OCSP responders that are trusted by configuration: {len(found)}")
+
+
+def _readable(config: Config) -> Iterator[Check]:
+    """What root reads, the services may not: they run as the users to whom their directories belong."""
+    users = {user_name(d.stat().st_uid): None for d in _own_directories(config) if d.exists()}
+    certificates = config.certificates
+    for folder in (certificates.anchors, certificates.intermediates, certificates.directory):
+        closed = _closed(folder, tuple(users)) if folder.is_dir() else []
+        for path, cause in closed[:_SHOWN]:
+            advice = f"chmod a+rX {path}"
+            yield Check("files", Health.FAIL, f"a service can't read {path}: {cause}", advice)
+        if closed[_SHOWN:]:
+            text = f"{len(closed) - _SHOWN} more files in {folder} can't be read by a service"
+            yield Check("files", Health.FAIL, text, f"chmod -R a+rX {folder}")
+
+
+def _own_directories(config: Config) -> tuple[Path, Path]:
+    return config.general.state_directory, config.evidence_directory
+
+
+def _closed(folder: Path, users: tuple[str, ...]) -> list[tuple[Path, str]]:
+    """What one of ``users`` can't read, with the cause: the folder alone, or files in it."""
+    for user in users:
+        if cause := may_read(user, folder):
+            return [(folder, cause)]
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not ignored(path.name))
+    causes = ((path, next(filter(None, (may_read(user, path) for user in users)), "")) for path in files)
+    return [(path, cause) for path, cause in causes if cause]
 
 
 def _milter(config: Config) -> Iterator[Check]:

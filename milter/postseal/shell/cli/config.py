@@ -31,11 +31,16 @@ def register(commands: Any) -> None:
 
 def run_check(args: argparse.Namespace) -> int:
     """0 when the file can be used, warnings included; 78 with one sentence per mistake otherwise."""
+    from postseal.wiring.doctor import named_files
+
     path = args.file or args.config
     problems: list[str] = []
     notes: tuple[str, ...] = ()
     try:
-        notes = warnings(load_config(path))
+        config = load_config(path)
+        problems, unused = named_files(config)
+        problems = [f"{path}: {problem}" for problem in problems]
+        notes = (*warnings(config), *unused)
     except ConfigProblems as exc:
         problems = [str(problem) for problem in exc.problems]
     if args.json:

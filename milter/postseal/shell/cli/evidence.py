@@ -69,8 +69,7 @@ def run_list(args: argparse.Namespace) -> int:
     for e in entries:
         print("\n".join(view.lines(e)))
     for f in failures:
-        row = f", failure {f['failures']} in a row" if f["failures"] else ""
-        print(f"no answer  {_shown(f['url'])}: {_shown(f['detail'])}{row}; not asked again before {f['retry_at']}")
+        print(view.failure_line(f))
     for m in marks if args.marks else ():
         print(view.mark_line(m))
     if not entries and not failures:
@@ -83,7 +82,7 @@ def run_show(args: argparse.Namespace) -> int:
     store, at = _store(args, readonly=True), SystemClock().now()
     chosen = _choose(store.entries() if store is not None else (), [args.name])
     if not chosen:
-        _say(args, {}, f"no evidence named {_shown(args.name)}")
+        _say(args, {}, _absent(store, [args.name]))
         return 1
     entry = chosen[0]
     values = view.values(entry, store, at)
@@ -93,6 +92,15 @@ def run_show(args: argparse.Namespace) -> int:
     told = {**values, "mark": mark, "host_failures": host[0], "host_retry_at": moment(host[1])}
     _say(args, told, "\n".join(view.shown(values, mark, host)))
     return 0
+
+
+def _absent(store: Any, names: Sequence[str]) -> str:
+    """Nothing that is stored has one of these names; a URL that gave no answer is known all the same."""
+    failed = [f for f in (store.failures() if store is not None else ()) if f.url in names]
+    if not failed:
+        return f"no evidence named {' '.join(map(_shown, names))}"
+    lines = [view.failure_line(_failure(f, store)) for f in failed]
+    return "\n".join([*lines, "to ask at once: postseal evidence forget URL, then postseal check ADDRESS"])
 
 
 def run_reset_scope(args: argparse.Namespace) -> int:
@@ -123,7 +131,7 @@ def run_refresh(args: argparse.Namespace) -> int:
     if names:
         found = _choose(store.entries(), names) if store is not None else []
         if not found:
-            _say(args, {"results": []}, f"no evidence named {' '.join(map(_shown, names))}")
+            _say(args, {"results": []}, _absent(store, names))
             return 1
         names = [e.name for e in found]
     results = LookupClient(config.lookup_socket).refresh(names, args.timeout)["results"]

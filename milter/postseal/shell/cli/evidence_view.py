@@ -113,6 +113,11 @@ def mark_line(v: dict[str, Any]) -> str:
     )
 
 
+def failure_line(v: dict[str, Any]) -> str:
+    row = f", failure {v['failures']} in a row" if v["failures"] else ""
+    return f"no answer  {one_line(v['url'], 300)}: {one_line(v['detail'], 300)}{row}; not asked again before {v['retry_at']}"
+
+
 def host_of(url: str) -> str:
     return urlsplit(url).netloc.lower()
 
