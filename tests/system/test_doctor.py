@@ -7,10 +7,12 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from postseal.sources.evidence import EvidenceStore
 from support.daemon import Daemon, run_postseal
 from support.pki import DAY, NOW, authority
 from support.postfix import PrivatePostfix
@@ -146,3 +148,16 @@ def test_files_that_the_configuration_names_are_looked_for(tmp_path: Path) -> No
     text = f"[[responder]] {tmp_path}/none.pem: can't be read: No such file or directory"
     assert (done.returncode, done.stderr) == (78, f"postseal: {config}: {text}\n")
     assert f"FAIL  responders: {text}" in run_postseal("doctor", "--config", str(config)).stdout
+
+
+def test_a_clock_that_went_back_is_told(scratch: Path) -> None:
+    """CACHE-9: the log said so once; doctor says so until time has caught up."""
+    state = scratch / "state"
+    store = EvidenceStore(state / "evidence", readonly=False)
+    config = scratch / "postseal.toml"
+    config.write_text(f'[general]\nstate_directory = "{state}"\nruntime_directory = "{scratch}"\n')
+    now = datetime.now(UTC)
+    for moment, suspect in ((now + DAY, False), (now, True), (now + 2 * DAY, False)):
+        store.observe_clock(moment, timedelta(minutes=5))
+        told = run_postseal("doctor", "--config", str(config)).stdout
+        assert ("the clock went back: it showed" in told) is suspect

@@ -42,7 +42,7 @@ from postseal.core.policy import (
     WithoutCertificate,
     decide,
 )
-from postseal.core.revocation import Order, RevocationSettings, Status, judge, still_needed, usable_until
+from postseal.core.revocation import Order, RevocationSettings, Status, judge, still_needed
 from postseal.core.suite import Suite
 from support.evidence import CRL_URL, OCSP_URL, Answer, Ocsp, crl, entry, reason
 from support.pki import NOW, Authority, Leaf, authority
@@ -95,7 +95,6 @@ def revocation_jobs(ca: Authority, alice: Leaf) -> Iterator[Job]:
         return (
             judge(question, evidence, settings, NOW),
             still_needed(question, evidence, settings, NOW),
-            usable_until(question, evidence, settings, NOW),
         )
 
     for der in lists:

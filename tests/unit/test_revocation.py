@@ -20,7 +20,6 @@ from postseal.core.revocation import (
     recheck_at,
     refresh_window,
     still_needed,
-    usable_until,
 )
 from support.evidence import CRL_URL, OCSP_URL, Answer, Ocsp, crl, entry, number, reason, scope, utc
 from support.pki import DAY, HOUR, NOW, Leaf, authority
@@ -268,9 +267,9 @@ def test_how_long_a_verdict_is_kept() -> None:
     assert recheck_at(decide(in_skew), NOW) == NOW + MINUTE
     assert recheck_at(decide(NO_CRL), NOW) == NOW + MINUTE
     assert recheck_at(decide(BAD_CRL), NOW, HOUR) == NOW + HOUR
-    assert usable_until(BOTH_URLS, [GOOD_CRL], RevocationSettings(), NOW) == NOW + 7 * DAY
-    assert usable_until(BOTH_URLS, [ends_soon, GOOD_CRL], RevocationSettings(), NOW) == NOW + 7 * DAY
-    assert usable_until(BOTH_URLS, [NO_CRL], RevocationSettings(), NOW) is None
+    assert decide(GOOD_CRL).usable_until == NOW + 7 * DAY
+    assert decide(ends_soon, GOOD_CRL).usable_until == NOW + 7 * DAY
+    assert decide(NO_CRL).usable_until is None
 
 
 def test_the_window_for_newer_evidence() -> None:

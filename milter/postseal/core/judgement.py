@@ -53,10 +53,6 @@ class Judgement:
         """The verdict that decides: REVOKED before UNKNOWN before GOOD, the certificate nearest to the leaf first."""
         return max(self.verdicts, key=_badness, default=None)
 
-    @property
-    def worst_status(self) -> Status | None:
-        return self.worst.status if self.worst is not None else None
-
 
 def judge_certificate(
     leaf: Certificate,

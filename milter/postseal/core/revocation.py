@@ -141,13 +141,6 @@ def still_needed(
         return True
 
 
-def usable_until(
-    question: Question, evidence: Sequence[Evidence], settings: RevocationSettings, at: datetime
-) -> datetime | None:
-    """CACHE-1: when the evidence behind the present verdict ends to be good; None while the verdict is UNKNOWN."""
-    return judge(question, evidence, settings, at).usable_until
-
-
 def recheck_at(verdict: Verdict, at: datetime, most: timedelta = timedelta(minutes=10)) -> datetime:
     """CACHE-11: until when a verdict reached at ``at`` may be kept while its evidence stays the same."""
     if verdict.usable_until is None:

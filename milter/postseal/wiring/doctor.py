@@ -273,8 +273,12 @@ def _metrics(config: Config) -> Iterator[Check]:
 
 def _stores(config: Config) -> Iterator[Check]:
     try:
-        entries = EvidenceStore(config.evidence_directory, readonly=True).entries()
-        yield Check("evidence", Health.OK, f"the evidence store holds {len(entries)} CRLs and OCSP answers")
+        store = EvidenceStore(config.evidence_directory, readonly=True)
+        yield Check("evidence", Health.OK, f"the evidence store holds {len(store.entries())} CRLs and OCSP answers")
+        clock = store.clock_state()
+        if clock is not None and clock.suspect:
+            text = f"the clock went back: it showed {clock.latest:%Y-%m-%d %H:%M} UTC before"
+            yield Check("evidence", Health.WARN, text, "timedatectl; certificates and CRLs are judged by the new time")
     except PostsealError as exc:
         yield Check("evidence", Health.FAIL, str(exc), "systemctl restart postseal-lookup")
     if not config.decisions.keep:
