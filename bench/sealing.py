@@ -80,7 +80,7 @@ def _postseal(body: Path, certificate: Path, memory: list[float]) -> float:
 
 def _child(body: Path, certificate: Path) -> None:
     from postseal.core.certs import load_certificates
-    from postseal.core.cms import envelope, reader, smime
+    from postseal.core.cms import built, content, envelope, lines
     from postseal.core.policy import clear_by_operator
     from postseal.core.suite import Suite
 
@@ -91,13 +91,13 @@ def _child(body: Path, certificate: Path) -> None:
     before = _status("VmRSS")
     start = time.process_time()
     key, iv = os.urandom(suite.key_length), os.urandom(suite.iv_length)
-    sealer = envelope.ContentSealer(suite, key, iv)
+    sealer = content.ContentSealer(suite, key, iv)
     with body.open("rb") as file:
         kept = [sealer.update(chunk) for chunk in iter(lambda: file.read(CHUNK), b"")]
     kept.append(sealer.finish())
     length = sum(map(len, kept))
     head, tail = envelope.envelope(suite, key, cleared, iv, length, sealer.tag)
-    reader.check_built(head, tail, length, cleared)
+    built.check_built(head, tail, length, cleared)
 
     def der() -> Iterator[bytes]:
         yield head
@@ -107,7 +107,7 @@ def _child(body: Path, certificate: Path) -> None:
         yield tail
 
     with open(os.devnull, "wb") as sink:
-        for block in smime.base64_blocks(der()):
+        for block in lines.base64_blocks(der()):
             sink.write(block)
     print(time.process_time() - start, (_status("VmHWM") - before) / 1024)
 

@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.serialization import PrivateFormat, pkcs12
 
-from postseal.core.cms.reader import open_enveloped
+from postseal.core.cms.opening import open_enveloped
 from postseal.core.suite import Suite
 from support.cms import recipient, root, sealed
 from support.pki import Leaf

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from postseal.app.cms import inspect
-from postseal.core.cms.reader import classify, open_enveloped, parse_enveloped
+from postseal.app.cms_inspect import inspect
+from postseal.core.cms.classify import classify
+from postseal.core.cms.opening import open_enveloped
+from postseal.core.cms.parse import parse_enveloped
 from postseal.core.errors import BadData
 from postseal.core.message import Field, HeaderFault, split_message
 from postseal.core.policy import Protection

@@ -9,11 +9,16 @@ from functools import cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postseal.app.cms import inspect
+from postseal.app.cms_inspect import inspect
 from postseal.core.cms.ber import to_der
-from postseal.core.cms.envelope import ContentOpener, ContentSealer, envelope
-from postseal.core.cms.reader import check_built, classify, open_enveloped, parse_enveloped
-from postseal.core.cms.smime import LineCheck, base64_blocks, split
+from postseal.core.cms.built import check_built
+from postseal.core.cms.classify import classify
+from postseal.core.cms.content import ContentOpener, ContentSealer
+from postseal.core.cms.envelope import envelope
+from postseal.core.cms.lines import LineCheck, base64_blocks
+from postseal.core.cms.opening import open_enveloped
+from postseal.core.cms.parse import parse_enveloped
+from postseal.core.cms.smime import split
 from postseal.core.errors import BadData
 from postseal.core.message import Field, HeaderFault, parse_content_type, split_message
 from postseal.core.policy import Protection

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from functools import cache
 
-from postseal.core.cms.envelope import ContentSealer, envelope
+from postseal.core.cms.content import ContentSealer
+from postseal.core.cms.envelope import envelope
 from postseal.core.policy import Cleared, clear_by_operator
 from postseal.core.suite import Suite
 from support.pki import Authority, Leaf, authority

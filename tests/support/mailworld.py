@@ -24,7 +24,7 @@ from postseal.config import Config
 from postseal.core.address import Mailbox
 from postseal.core.assess import Candidate, Origin
 from postseal.core.certs import Certificate
-from postseal.core.cms.reader import open_enveloped
+from postseal.core.cms.opening import open_enveloped
 from postseal.core.crl import parse_crl
 from postseal.core.errors import Unavailable
 from postseal.core.evidence import CrlEvidence, Evidence, Orphan, Question

@@ -9,8 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from postseal.app.cms import Sealed, inspect, load_private_key, open_sealed, seal
-from postseal.core.cms.reader import CANNOT_OPEN
+from postseal.app.cms_inspect import inspect
+from postseal.app.cms_open import load_private_key, open_sealed
+from postseal.app.cms_seal import Sealed, seal
+from postseal.core.cms.opening import CANNOT_OPEN
 from postseal.core.errors import BadData
 from postseal.core.suite import Suite
 from support.cms import KINDS, cleared, recipient, root, sealed

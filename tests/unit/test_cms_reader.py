@@ -15,8 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from postseal.core.cms import structures as cms
 from postseal.core.cms.ber import MAX_DEPTH, to_der
-from postseal.core.cms.envelope import ContentSealer, envelope, key_encryption_key
-from postseal.core.cms.reader import CANNOT_OPEN, classify, open_enveloped, parse_enveloped, well_formed_type
+from postseal.core.cms.classify import classify
+from postseal.core.cms.content import ContentSealer
+from postseal.core.cms.envelope import envelope
+from postseal.core.cms.opening import CANNOT_OPEN, open_enveloped
+from postseal.core.cms.parse import parse_enveloped, well_formed_type
+from postseal.core.cms.recipients import key_encryption_key
 from postseal.core.errors import BadData
 from postseal.core.message import Field
 from postseal.core.policy import Protection

@@ -9,7 +9,8 @@ import random
 
 import pytest
 
-from postseal.core.cms.smime import HeaderEdit, LineCheck, base64_blocks, split
+from postseal.core.cms.lines import LineCheck, base64_blocks
+from postseal.core.cms.smime import HeaderEdit, split
 from postseal.core.message import Field, parse_header
 from postseal.core.suite import Suite
 

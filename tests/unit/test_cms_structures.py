@@ -9,7 +9,7 @@ from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier as Oid
 
 from postseal.core.cms import structures as cms
-from postseal.core.cms.envelope import key_encryption_key
+from postseal.core.cms.recipients import key_encryption_key
 from postseal.core.errors import BadData
 from postseal.core.suite import Suite
 from support.cms import recipient
@@ -69,7 +69,7 @@ def test_the_key_derivation_is_x963_over_that_info() -> None:
 
 def test_every_suite_has_its_cipher_with_the_same_key_length() -> None:
     for suite in Suite:
-        assert cms.CONTENT_CIPHERS[cms.SUITE_OID[suite]] == (str(suite), suite.key_length, suite is Suite.AES_256_GCM)
+        assert cms.CONTENT_CIPHERS[cms.SUITE_OID[suite]] == (str(suite), suite.key_length, suite.gcm)
 
 
 def test_issuer_and_serial_of_what_is_no_certificate() -> None:

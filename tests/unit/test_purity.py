@@ -20,9 +20,13 @@ from postseal.core.address import parse_mailbox
 from postseal.core.assess import Assessed, Candidate, Origin
 from postseal.core.certs import load_certificates
 from postseal.core.choice import ranked
-from postseal.core.cms.envelope import ContentSealer, envelope
-from postseal.core.cms.reader import check_built, classify, open_enveloped
-from postseal.core.cms.smime import LineCheck, base64_blocks, split
+from postseal.core.cms.built import check_built
+from postseal.core.cms.classify import classify
+from postseal.core.cms.content import ContentSealer
+from postseal.core.cms.envelope import envelope
+from postseal.core.cms.lines import LineCheck, base64_blocks
+from postseal.core.cms.opening import open_enveloped
+from postseal.core.cms.smime import split
 from postseal.core.crl import parse_crl
 from postseal.core.evidence import CrlEvidence, NoAnswer, OcspEvidence, question_for
 from postseal.core.fitness import fitness

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from postseal.app.ports import Spool
-from postseal.core.cms.envelope import ContentOpener, ContentSealer, envelope
-from postseal.core.cms.reader import check_built
-from postseal.core.cms.smime import base64_blocks
+from postseal.core.cms.built import check_built
+from postseal.core.cms.content import ContentOpener, ContentSealer
+from postseal.core.cms.envelope import envelope
+from postseal.core.cms.lines import base64_blocks
 from postseal.core.errors import BadData
 from postseal.core.policy import Cleared
 from postseal.core.suite import Suite

@@ -21,8 +21,9 @@ from postseal.app.journal import Journal
 from postseal.app.outbound import Boundary, Client, Sender
 from postseal.app.ports import Clock, DoubtMemory, MailLog, Reinjector, Spool
 from postseal.core.address import Mailbox
-from postseal.core.cms.reader import classify, smime_body
-from postseal.core.cms.smime import HeaderEdit, LineCheck, Split, split
+from postseal.core.cms.classify import classify, smime_body
+from postseal.core.cms.lines import LineCheck
+from postseal.core.cms.smime import HeaderEdit, Split, split
 from postseal.core.errors import BadData, Unavailable
 from postseal.core.message import Field
 from postseal.core.plan import Action, Decision, Delivery, Plan, Reply, reply_for, reply_to

@@ -8,7 +8,6 @@ from postseal.config.model import Config
 from postseal.config.values import InetSocket
 from postseal.core.policy import Seal, WithoutCertificate
 from postseal.core.revocation import Order
-from postseal.core.suite import Suite
 
 # RFC 2606 §3; the file that comes with postseal names one of them.
 _EXAMPLES = frozenset({"example.com", "example.net", "example.org"})
@@ -52,7 +51,7 @@ def _trust(config: Config) -> Iterator[str]:
 
 def _rules(config: Config) -> Iterator[str]:
     for rule in config.rules:
-        if rule.suite is Suite.AES_256_GCM and rule.seal is not Seal.NEVER:
+        if rule.suite.gcm and rule.seal is not Seal.NEVER:
             yield f'[[policy]] rule "{rule.name}": Outlook and Thunderbird can\'t read cipher = "aes256-gcm"'
     if all(rule.seal is Seal.NEVER for rule in config.rules):
         yield '[[policy]] every rule says seal = "never": nothing will be sealed'

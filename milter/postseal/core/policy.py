@@ -27,7 +27,7 @@ from postseal.core.doubts import (
 from postseal.core.path import PathFault
 from postseal.core.plan import Action, Decision, Plan, Warn, deferred, group
 from postseal.core.revocation import Doubt, Status, Verdict
-from postseal.core.suite import Suite
+from postseal.core.suite import PLAIN_WRAP, Suite, Wrap
 
 
 class Seal(StrEnum):
@@ -129,6 +129,7 @@ class Cleared:
 
     certificate: Certificate
     assessed: Assessed | None
+    wrap: Wrap = PLAIN_WRAP
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -9,18 +10,47 @@ class Suite(StrEnum):
     """How content is encrypted. CBC gives EnvelopedData (RFC 5652 §6), GCM AuthEnvelopedData (RFC 5083, 5084)."""
 
     AES_128_CBC = "aes128-cbc"
+    AES_192_CBC = "aes192-cbc"
     AES_256_CBC = "aes256-cbc"
+    AES_128_GCM = "aes128-gcm"
     AES_256_GCM = "aes256-gcm"
 
     @property
     def key_length(self) -> int:
         """Octets of the content-encryption key."""
-        return 16 if self is Suite.AES_128_CBC else 32
+        return int(self[3:6]) // 8
+
+    @property
+    def gcm(self) -> bool:
+        """Is the content authenticated?"""
+        return self.endswith("gcm")
 
     @property
     def iv_length(self) -> int:
         """Octets of the IV (CBC) or nonce (GCM)."""
-        return 12 if self is Suite.AES_256_GCM else 16
+        return 12 if self.gcm else 16
+
+
+class KeyTransport(StrEnum):
+    """How an RSA key wraps the content key: RFC 3370 §4.2.1, or RSAES-OAEP with explicit parameters (RFC 4055 §4.1, ALG-4)."""
+
+    PKCS1 = "pkcs1"
+    OAEP_SHA256 = "oaep-sha256"
+    OAEP_SHA384 = "oaep-sha384"
+    OAEP_SHA512 = "oaep-sha512"
+
+
+@dataclass(frozen=True, slots=True)
+class Wrap:
+    """How the content key is wrapped for one recipient. ``transport`` is for RSA keys; an id-RSAES-OAEP key is never used with
+    PKCS #1 v1.5. ``by_key_id`` names the certificate by its subjectKeyIdentifier instead of issuer and serial number.
+    """
+
+    transport: KeyTransport = KeyTransport.PKCS1
+    by_key_id: bool = False
+
+
+PLAIN_WRAP = Wrap()
 
 
 class KeyFamily(StrEnum):

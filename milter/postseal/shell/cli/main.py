@@ -21,7 +21,9 @@ DEFAULT_CONFIG = "/etc/postseal/postseal.toml"
 MODULES: dict[str, tuple[str, ...]] = {
     "cert": ("cert",),
     "check": ("check",),
-    "cms": ("seal", "open", "inspect"),
+    "seal": ("seal",),
+    "open": ("open",),
+    "inspect": ("inspect",),
     "config": ("config",),
     "doctor": ("doctor",),
     "evidence": ("evidence",),

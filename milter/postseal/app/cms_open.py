@@ -1,0 +1,86 @@
+"""Opening one message with a private key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
+
+from postseal.app.cms_intake import cms_octets, header_fields, take_header, uses_lf
+from postseal.core.certs import Certificate
+from postseal.core.cms.opening import PrivateKey, open_enveloped
+from postseal.core.cms.parse import parse_enveloped
+from postseal.core.errors import BadData
+from postseal.core.message import Field, only
+from postseal.core.text import escape
+
+
+def load_private_key(blob: bytes, passphrase: bytes | None) -> PrivateKey:
+    """A private key in PEM or DER (PKCS#8, or the older forms of RSA and EC keys). Raises BadData."""
+    load = load_der_private_key if blob[:1] == b"\x30" else load_pem_private_key
+    try:
+        key = load(blob, passphrase)
+    except TypeError as exc:
+        needs = (
+            "is encrypted: give its passphrase" if passphrase is None else "isn't encrypted, but a passphrase was given"
+        )
+        raise BadData(f"the key {needs}") from exc
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        what = (
+            "the passphrase is wrong or it is damaged" if passphrase is not None else "it is no PEM or DER private key"
+        )
+        raise BadData(f"the key can't be read: {what}") from exc
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        raise BadData("the key is neither RSA nor EC: it can't open mail")
+    return key
+
+
+def check_pair(certificate: Certificate, key: PrivateKey) -> None:
+    """Raises BadData when the certificate isn't for the key."""
+    try:
+        same = certificate.x509.public_key() == key.public_key()
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise BadData(f"the certificate's key can't be read: {exc}") from exc
+    if not same:
+        raise BadData("the certificate isn't for this key")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """``octets`` is the message in clear; ``notes`` are sentences for the operator."""
+
+    octets: bytes
+    notes: tuple[str, ...]
+
+
+def open_sealed(message: bytes, key: PrivateKey, certificate: Certificate | None) -> Opened:
+    """A sealed message, or a bare CMS object, opened with ``key``. Raises BadData.
+
+    A message comes out with the outer fields in their order and the inner Content-* fields and body as they were sealed;
+    of a bare CMS object the content comes out as it is.
+    """
+    fields, octets = cms_octets(message)
+    content = open_enveloped(octets, key, certificate)
+    notes = []
+    if not parse_enveloped(octets).authenticated:
+        # ALG-7: CBC proves nothing about who wrote it, and parts of it may have been exchanged.
+        notes.append("AES-CBC doesn't authenticate: without a signature inside, the content may have been changed")
+    if not fields:
+        return Opened(content, tuple(notes))
+    if uses_lf(content) and b"\r" not in content:
+        notes.append("the sealed content had lines that end with LF; they were converted to CRLF")
+        content = content.replace(b"\n", b"\r\n")
+    header, body, _ = take_header(iter((content,))) if content else (b"", b"", False)
+    inner = header_fields(header)
+    outside = [field for field in fields if not field.name.lower().startswith(b"content-")]
+    inside = [field for field in inner if field.name.lower().startswith(b"content-")]
+    if only(fields, b"mime-version") is None:
+        outside.append(Field(b"MIME-Version", b" 1.0"))
+    for field in inner:
+        # ALG-8: what stands inside must not set fields of the message outside.
+        if field not in inside and not field.named(b"mime-version"):
+            notes.append(f"the field {escape(field.name.decode('latin-1'), 60)} inside the sealed content was left out")
+    lines = b"".join(field.line for field in (*outside, *inside))
+    return Opened(lines + b"\r\n" + body, tuple(notes))

@@ -1,0 +1,109 @@
+"""What was built is read back before it is sent: its lengths fit, and it is for those recipients and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryptography.hazmat import asn1
+from cryptography.x509 import ObjectIdentifier as Oid
+
+from postseal.core.cms import structures as cms
+from postseal.core.cms.content import TAG_LENGTH
+from postseal.core.errors import BadData
+from postseal.core.policy import Cleared
+
+
+class _Headers:
+    """Reads nested DER headers of a value whose middle (the ciphertext) isn't at hand."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self.position = 0
+
+    def enter(self, tag: int) -> int:
+        """Step into a value; returns its length. Raises ValueError."""
+        head, start = self._head, self.position
+        if head[start : start + 1] != bytes((tag,)):
+            raise ValueError(f"tag {tag:#x} expected at {start}")
+        first = head[start + 1] if start + 1 < len(head) else 0xFF
+        count = 0 if first < 0x80 else first & 0x7F
+        length = first if first < 0x80 else int.from_bytes(head[start + 2 : start + 2 + count], "big")
+        self.position = start + 2 + count
+        if head[start : self.position] != cms.header(tag, length):
+            raise ValueError(f"length at {start} isn't DER")
+        return length
+
+    def value(self, tag: int) -> bytes:
+        """Step over a value that is complete in the head; returns all of it."""
+        start = self.position
+        length = self.enter(tag)
+        self.position += length
+        if self.position > len(self._head):
+            raise ValueError(f"value at {start} is cut off")
+        return self._head[start : self.position]
+
+
+def check_built(head: bytes, tail: bytes, content_length: int, cleared: Sequence[Cleared]) -> None:
+    """Read back what ``envelope`` built: all lengths fit, and the recipients are those cleared, no more, no fewer.
+
+    Raises BadData: the caller must not send it.
+    """
+    try:
+        found = _read_back(head, tail, content_length)
+    except (ValueError, KeyError) as exc:
+        raise BadData(f"the sealed message that was built is malformed: {exc}") from exc
+    wanted = sorted((each.certificate.issuer, each.certificate.serial) for each in cleared)
+    if found != wanted:
+        raise BadData("the sealed message that was built isn't for the recipients that policy cleared")
+
+
+def _read_back(head: bytes, tail: bytes, content_length: int) -> list[tuple[bytes, int]]:
+    """The recipient identifiers of an envelope, sorted: (DER of the issuer, serial number). Raises ValueError."""
+    total = len(head) + content_length + len(tail)
+    walk = _Headers(head)
+
+    def encloses_rest(tag: int, rest: int) -> None:
+        length = walk.enter(tag)
+        if walk.position + length != rest:
+            raise ValueError(f"length at {walk.position} doesn't fit")
+
+    encloses_rest(0x30, total)
+    authenticated = {cms.ENVELOPED_DATA: False, cms.AUTH_ENVELOPED_DATA: True}[_oid(walk.value(0x06))]
+    encloses_rest(0xA0, total)
+    encloses_rest(0x30, total)
+    walk.value(0x02)
+    recipients = walk.value(0x31)
+    encloses_rest(0x30, total - len(tail))
+    if _oid(walk.value(0x06)) != cms.DATA:
+        raise ValueError("the content isn't of type data")
+    cipher, parameters = cms.algorithm_of(cms.tlv(walk.value(0x30)))
+    encloses_rest(0x80, len(head) + content_length)
+    if walk.position != len(head) or cms.CONTENT_CIPHERS[cipher][2] != authenticated or parameters is None:
+        raise ValueError("head, cipher and content don't fit together")
+    if authenticated:
+        mac = asn1.decode_der(bytes, tail)
+        if not len(mac) == parameters.parse(cms.GcmParameters).icv_length == TAG_LENGTH:
+            raise ValueError("the tag has the wrong length")
+    elif tail:
+        raise ValueError("something follows the content")
+    infos = asn1.decode_der(cms.RecipientsHead, cms.header(0x30, len(recipients)) + recipients).infos
+    rids = [rid for info in infos.as_list() for rid in _issuer_rids(info)]
+    return sorted((asn1.encode_der(rid.issuer), rid.serial.parse(int)) for rid in rids)
+
+
+def _oid(der: bytes) -> Oid:
+    return asn1.decode_der(Oid, der)
+
+
+def _issuer_rids(info: cms.RecipientInfo) -> list[cms.IssuerAndSerialNumber]:
+    rids: list[object]
+    if isinstance(info, cms.KeyTransRecipientInfo):
+        rids = [info.rid]
+    elif isinstance(info, cms.KeyAgreeRecipientInfo):
+        rids = [each.rid for each in info.recipient_encrypted_keys]
+    else:
+        rids = []
+    found = [rid for rid in rids if isinstance(rid, cms.IssuerAndSerialNumber)]
+    if not found or len(found) != len(rids):
+        raise ValueError("a recipient isn't named by issuer and serial number")
+    return found
