@@ -1,0 +1,146 @@
+"""SMIMECapabilities: what a mail client says that it can read (RFC 8551 §2.5.2), and the certificate extension (RFC 4262 §2).
+
+What it says may be a stranger's word: who may be believed is decided in ``core.ciphers`` (ALG-2), here it is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from postseal.core.certs import Certificate
+from postseal.core.cms.structures import AES_WRAP, OAEP_HASHES, RSAES_OAEP, STD_DH_KDF, SUITE_OID
+from postseal.core.der import NULL, OID, SEQUENCE, BadDer, Cursor, context, oid_content, tlv
+from postseal.core.errors import BadData
+from postseal.core.suite import KeyTransport, Suite
+
+# RFC 4262 §2: the extension has the attribute's OID and syntax.
+EXTENSION = "1.2.840.113549.1.9.15"
+
+_MGF1 = "1.2.840.113549.1.1.8"
+_MAX_CAPABILITIES = 128
+_MAX_OCTETS = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """One SMIMECapability. ``parameters`` are DER, or empty where there are none."""
+
+    oid: str
+    parameters: bytes = b""
+
+
+def parse_capabilities(der: bytes) -> tuple[Capability, ...]:
+    """SMIMECapabilities ::= SEQUENCE OF SMIMECapability, in the order of preference. Raises BadData."""
+    if len(der) > _MAX_OCTETS:
+        raise BadData(f"S/MIME capabilities of {len(der)} octets: more than {_MAX_OCTETS} are not read")
+    try:
+        outer = Cursor(der)
+        items = outer.enter()
+        outer.finish()
+        return tuple(_capability(items.inside(e)) for e in items.children(SEQUENCE, _MAX_CAPABILITIES))
+    except BadDer as exc:
+        raise BadData(f"the S/MIME capabilities can't be read: {exc}") from exc
+
+
+def _capability(item: Cursor) -> Capability:
+    oid = item.oid()
+    parameters = item.raw() if item.peek() >= 0 else b""
+    item.finish()
+    return Capability(oid, parameters)
+
+
+def encode_capabilities(capabilities: Iterable[Capability]) -> bytes:
+    """The DER of SMIMECapabilities, in the order given."""
+    return tlv(SEQUENCE, *(tlv(SEQUENCE, tlv(OID, oid_content(c.oid)), c.parameters) for c in capabilities))
+
+
+def certificate_capabilities(certificate: Certificate) -> tuple[Capability, ...] | None:
+    """What the certificate's extension lists; None without one, and where it can't be read: it is nobody's duty to have it."""
+    try:
+        extension = certificate.raw_extensions.get(EXTENSION)
+        return None if extension is None else parse_capabilities(extension.value)
+    except BadData:
+        return None
+
+
+_SUITES = {oid.dotted_string: suite for suite, oid in SUITE_OID.items()}
+_TRANSPORTS = {
+    "sha256": KeyTransport.OAEP_SHA256,
+    "sha384": KeyTransport.OAEP_SHA384,
+    "sha512": KeyTransport.OAEP_SHA512,
+}
+_HASH_OID = {name: oid.dotted_string for oid, name in OAEP_HASHES.items()}
+
+
+def suites(capabilities: Iterable[Capability]) -> frozenset[Suite]:
+    """The content ciphers among them that postseal writes."""
+    return frozenset(_SUITES[c.oid] for c in capabilities if c.oid in _SUITES)
+
+
+def transports(capabilities: Iterable[Capability]) -> frozenset[KeyTransport]:
+    """The kinds of RSAES-OAEP among them that postseal writes."""
+    found = (_transport(c) for c in capabilities if c.oid == RSAES_OAEP.dotted_string)
+    return frozenset(transport for transport in found if transport is not None)
+
+
+def _transport(capability: Capability) -> KeyTransport | None:
+    """RFC 4055 §4.1: the parameters name the hash function. Without any it is OAEP of whatever kind, and ALG-4 says which."""
+    if not capability.parameters or capability.parameters == tlv(NULL):
+        return KeyTransport.OAEP_SHA256
+    try:
+        return _TRANSPORTS.get(_oaep_hash(capability.parameters))
+    except BadDer:
+        return None
+
+
+def _oaep_hash(parameters: bytes) -> str:
+    """The name of the one hash function that label and MGF1 use, empty when they differ or aren't known. Raises BadDer."""
+    outer = Cursor(parameters)
+    fields = outer.enter()
+    outer.finish()
+    hashes = ["sha1", "sha1"]
+    if fields.peek() == context(0):
+        hashes[0] = _hash_name(fields.enter(context(0)).enter())
+    if fields.peek() == context(1):
+        mask = fields.enter(context(1)).enter()
+        if mask.oid() != _MGF1:
+            return ""
+        hashes[1] = _hash_name(mask.enter())
+    # A label that isn't empty is something else than what we write.
+    return hashes[0] if fields.peek() < 0 and hashes[0] == hashes[1] else ""
+
+
+def _hash_name(algorithm: Cursor) -> str:
+    oid = algorithm.oid()
+    return next((name for name, known in _HASH_OID.items() if known == oid), "")
+
+
+def _algorithm(oid: str, *parameters: bytes) -> bytes:
+    return tlv(SEQUENCE, tlv(OID, oid_content(oid)), *parameters)
+
+
+def oaep_capability(hash_name: str) -> Capability:
+    """RFC 4055 §4.1: RSAES-OAEP with one hash function, all written out, and the empty label (which is the default)."""
+    digest = _algorithm(_HASH_OID[hash_name], tlv(NULL))
+    mask = _algorithm(_MGF1, digest)
+    return Capability(RSAES_OAEP.dotted_string, tlv(SEQUENCE, tlv(context(0), digest), tlv(context(1), mask)))
+
+
+def _agreement(hash_name: str, key_octets: int) -> Capability:
+    """RFC 5753 §6: a key agreement scheme together with the key wrap algorithm."""
+    scheme = next(oid for oid, name in STD_DH_KDF.items() if name == hash_name)
+    wrap = next(oid for oid, octets in AES_WRAP.items() if octets == key_octets)
+    return Capability(scheme.dotted_string, _algorithm(wrap.dotted_string))
+
+
+# RFC 8551 §2.5.2: in order of preference, apart by category. Compression is left out although it is read: who compresses lets
+# an observer compare lengths, and nobody should begin because of us.
+OURS: tuple[Capability, ...] = (
+    *(
+        Capability(SUITE_OID[suite].dotted_string)
+        for suite in (Suite.AES_256_GCM, Suite.AES_128_GCM, Suite.AES_256_CBC, Suite.AES_192_CBC, Suite.AES_128_CBC)
+    ),
+    *(oaep_capability(name) for name in ("sha512", "sha384", "sha256")),
+    *(_agreement(name, octets) for name, octets in (("sha512", 32), ("sha384", 32), ("sha256", 32), ("sha256", 16))),
+)
