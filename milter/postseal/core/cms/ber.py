@@ -90,6 +90,34 @@ def _header(octets: bytes, position: int, limit: int) -> tuple[int, int | None, 
     return tag, length, position
 
 
+def check_bounds(der: bytes) -> None:
+    """Raises BadData for DER that is nested too deep or has too many elements, whatever the parser would make of it.
+
+    Types that a structure keeps as they are (names, parameters, attributes) are walked too: somebody takes them apart later.
+    Raises ValueError for what is no DER.
+    """
+    ends = [len(der)]
+    position = 0
+    for _ in range(MAX_ELEMENTS):
+        while position == ends[-1]:
+            ends.pop()
+            if not ends:
+                return
+        try:
+            tag, length, position = _header(der, position, ends[-1])
+        except BadData as exc:
+            raise ValueError(str(exc)) from exc
+        if length is None:
+            raise ValueError("an indefinite length")
+        if tag & _CONSTRUCTED:
+            if len(ends) > MAX_DEPTH:
+                _refuse(f"nested more than {MAX_DEPTH} deep")
+            ends.append(position + length)
+        else:
+            position += length
+    _refuse(f"more than {MAX_ELEMENTS} elements")
+
+
 def to_der(octets: bytes) -> bytes:
     """One BER value -> the same with definite lengths, whole OCTET STRINGs and sorted SETs. Raises BadData.
 

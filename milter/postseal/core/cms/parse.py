@@ -8,7 +8,7 @@ from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier as Oid
 
 from postseal.core.cms import structures as cms
-from postseal.core.cms.ber import to_der
+from postseal.core.cms.ber import check_bounds, to_der
 from postseal.core.errors import BadData
 
 _MAX_RECIPIENTS = 2000
@@ -31,7 +31,7 @@ class Enveloped:
 def parse_enveloped(octets: bytes) -> Enveloped:
     """One CMS object in DER or BER, nothing after it. Raises BadData when it is no Enveloped- or AuthEnvelopedData."""
     try:
-        return _parse(octets)
+        return _parse(_bounded(octets))
     except ValueError:
         pass  # not DER; perhaps BER
     try:
@@ -42,7 +42,7 @@ def parse_enveloped(octets: bytes) -> Enveloped:
 
 def well_formed_type(octets: bytes) -> Oid | None:
     """The type of a CMS object in DER or BER; of the encrypted types only when all of it is well formed, else None."""
-    for form in (bytes, to_der):
+    for form in (_bounded, to_der):
         try:
             der = form(octets)
             kind = asn1.decode_der(cms.ContentInfo, der).content_type
@@ -54,6 +54,12 @@ def well_formed_type(octets: bytes) -> Oid | None:
         except BadData:
             return None
     return None
+
+
+def _bounded(octets: bytes) -> bytes:
+    """THR-7: what the parser is given unchanged is walked first; it has no bounds of its own. ``to_der`` has."""
+    check_bounds(octets)
+    return octets
 
 
 def _parse(der: bytes) -> Enveloped:
