@@ -1,20 +1,19 @@
-"""Multipart/signed mail (RFC 8551 §3.5.3) in tests: the signature is checked here, the signer is the engine's to judge."""
+"""Signed mail in tests: what OpenSSL signs in all its ways, and the reader's account of a mail in one value."""
 
 from __future__ import annotations
 
-import base64
-import re
+import subprocess
+import tempfile
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-from cryptography.hazmat.primitives import hashes
-
-from postseal.core.certs import Certificate, load_certificate
-from postseal.core.der import OCTET_STRING, SEQUENCE, SET, Cursor, context, tlv
-from postseal.core.signature import parse_algorithm, verifies
-
-_SIGNED_DATA, _MESSAGE_DIGEST = "1.2.840.113549.1.7.2", "1.2.840.113549.1.9.4"
-_HASHES = {"2.16.840.1.101.3.4.2.1": hashes.SHA256(), "1.3.14.3.2.26": hashes.SHA1()}
-_WITH_RSA = {"2.16.840.1.101.3.4.2.1": "2a864886f70d01010b", "1.3.14.3.2.26": "2a864886f70d010105"}
+from postseal.core.certs import Certificate
+from postseal.core.cms.multipart import split_signed
+from postseal.core.cms.signed_reader import parse_signed
+from postseal.core.cms.verifying import SignerAccount, State, check_signers, cover
+from postseal.core.message import HeaderFault, split_message
+from support.pki import Authority, Leaf, authority
 
 
 @dataclass(frozen=True)
@@ -28,50 +27,45 @@ class Signed:
 
 
 def read_signed(mail: bytes) -> Signed:
-    """One signer, detached content, signed attributes: what the mails of the suites have."""
-    mail = mail.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    found = re.search(rb'boundary="([^"]+)"', mail)
-    assert found is not None
-    _, content, signature, _ = mail.split(b"\r\n--" + found[1], 3)
-    der = base64.b64decode(signature.partition(b"\r\n\r\n")[2])
-    return _signed_data(Cursor(der).enter(SEQUENCE), content.removeprefix(b"\r\n"))
+    """A clear-signed mail with one signer, read by the reader itself, in whichever line ends it is kept."""
+    taken = split_message(mail.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    assert not isinstance(taken, HeaderFault)
+    parts = split_signed(*taken)
+    signed = parse_signed(parts.signature)
+    (account,) = check_signers(signed, cover(signed, (parts.covered,)))
+    assert account.certificate is not None
+    return Signed(signed.certificates, signed.crls, account.certificate, account.state is State.INTACT)
 
 
-def _signed_data(info: Cursor, content: bytes) -> Signed:
-    assert info.oid() == _SIGNED_DATA
-    data = info.enter(context(0)).enter(SEQUENCE)
-    data.take(2), data.take(SET), data.take(SEQUENCE)
-    certificates: list[Certificate] = []
-    crls: list[bytes] = []
-    while data.peek() in (context(0), context(1)):
-        is_crls = data.peek() == context(1)
-        inner = data.enter(data.peek())
-        for element in inner.children(SEQUENCE):
-            item = bytes(inner.data[element.start : element.end])
-            if is_crls:
-                crls.append(item)
-            else:
-                certificates.append(load_certificate(item))
-    signer = data.enter(SET).enter(SEQUENCE)
-    signer.take(2)
-    sid = signer.enter(SEQUENCE)
-    issuer, serial = sid.raw(SEQUENCE), sid.integer(32)
-    who = next(c for c in certificates if c.issuer == issuer and c.serial == serial)
-    digest_oid = signer.enter(SEQUENCE).oid()
-    attributes = signer.take(context(0))
-    signer.take(SEQUENCE)
-    value = signer.content(OCTET_STRING)
-    signed = tlv(SET, bytes(signer.data[attributes.body : attributes.end]))
-    algorithm = parse_algorithm(tlv(SEQUENCE, tlv(6, bytes.fromhex(_WITH_RSA[digest_oid])), b"\x05\x00"))
-    digest = hashes.Hash(_HASHES[digest_oid])
-    digest.update(content)
-    intact = _message_digest(signer.inside(attributes)) == digest.finalize()
-    return Signed(tuple(certificates), tuple(crls), who, intact and verifies(algorithm, value, signed, who.spki))
+@cache
+def root() -> Authority:
+    return authority("Signing root")
 
 
-def _message_digest(attributes: Cursor) -> bytes:
-    for element in attributes.children(SEQUENCE):
-        attribute = attributes.inside(element)
-        if attribute.oid() == _MESSAGE_DIGEST:
-            return attribute.enter(SET).content(OCTET_STRING)
-    raise AssertionError("no messageDigest")
+@cache
+def signer(kind: str = "rsa2048", slot: int = 0) -> Leaf:
+    return root().issue("alice@example.test", kind=kind, slot=("signer", slot))
+
+
+def openssl_cms(content: bytes, *options: str, signers: tuple[Leaf, ...] = (), form: str = "DER") -> bytes:
+    """What ``openssl cms -sign`` makes of ``content``; ``options`` come behind each signer."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["openssl", "cms", "-sign", "-binary", "-outform", form]
+        for number, leaf in enumerate(signers or (signer(),)):
+            certificate, key = Path(folder) / f"{number}.crt", Path(folder) / f"{number}.key"
+            certificate.write_bytes(leaf.pem)
+            key.write_bytes(leaf.key_pem)
+            command += ["-signer", str(certificate), "-inkey", str(key)]
+            if number == 0 or "-keyopt" in options:
+                command += options
+        done = subprocess.run(command, input=content, capture_output=True, timeout=30)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def accounts(
+    octets: bytes, content: bytes | None = None, certificates: tuple[Certificate, ...] = ()
+) -> tuple[SignerAccount, ...]:
+    """The accounts of all signers; ``content`` when it isn't inside."""
+    signed = parse_signed(octets)
+    return check_signers(signed, cover(signed, None if content is None else (content,)), certificates)

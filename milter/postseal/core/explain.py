@@ -124,6 +124,7 @@ _SECTIONS = {
     "path": "A certificate without a valid path",
     "cert": "A certificate that isn't fit, or a remark on it",
     "rev": "Revocation",
+    "sig": "The signature of a message",
 }
 
 

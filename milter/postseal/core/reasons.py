@@ -190,6 +190,37 @@ _REV: tuple[Reason, ...] = (
     Reason("rev.none-declared", "the certificate names neither a CRL nor an OCSP responder"),
 )
 
+# core.cms.verifying and app.cms_verify: what became of a signature.
+_SIG: tuple[Reason, ...] = (
+    Reason("sig.good", "the signature holds, and its signer is trusted and the sender", "RFC 8550 §3, §4"),
+    Reason("sig.intact", "the signature holds; who signed wasn't asked", "RFC 5652 §5.6"),
+    Reason("sig.malformed", "the signature can't be read", "RFC 5652 §5"),
+    Reason("sig.wrong-content", "the content isn't what was signed", "RFC 5652 §5.6"),
+    Reason("sig.wrong-key", "the signature isn't by the key of the signer's certificate", "RFC 5652 §5.6"),
+    Reason(
+        "sig.bad-attributes", "signed attributes are missing, repeated, or contradict the rest", "RFC 5652 §5.3, §11"
+    ),
+    Reason("sig.content-type", "it was signed as content of another type", "RFC 5652 §11.1"),
+    Reason(
+        "sig.confusion", "what looks like content is what another signature signs besides its content", "RFC 5652 §5.4"
+    ),
+    Reason(
+        "sig.wrong-certificate", "the signer says that another certificate belongs to the signature", "RFC 5035 §5.4"
+    ),
+    Reason("sig.no-certificate", "the signer's certificate isn't at hand", "RFC 8550 §2.3"),
+    Reason(
+        "sig.unusable-key", "the signer's key is of a kind or length that nothing is verified with", "RFC 8550 §4.3"
+    ),
+    Reason("sig.broken-algorithm", "it is signed with MD2, MD4 or MD5", "RFC 6151 §2"),
+    Reason("sig.unknown-algorithm", "it is signed with an algorithm that isn't known", "RFC 8551 §2.1, §2.2"),
+    Reason("sig.weak-algorithm", "it is signed with SHA-1, SHA-224, or a short key", "RFC 8551 §2.1"),
+    Reason("sig.no-anchor", "no trust anchors were given, so nobody knows who signed", "RFC 5280 §6.1.1 (d)"),
+    Reason("sig.not-for-signing", "the certificate's key usage doesn't allow signing mail", "RFC 8550 §4.4.2"),
+    Reason("sig.not-the-sender", "the signer isn't who the message says it is from", "RFC 8550 §3"),
+    Reason("sig.no-sender", "the message doesn't say in one clear way who it is from", "RFC 5322 §3.6.2"),
+    Reason("sig.only-sender", "the signer is who sent the message, not who it says it is from", "RFC 8550 §3"),
+)
+
 # The message itself: why it can't be sealed as it is.
 _MAIL: tuple[Reason, ...] = (
     Reason(
@@ -234,7 +265,7 @@ _SYS: tuple[Reason, ...] = (
     Reason("sys.directory-unavailable", "the recipients' certificates can't be read now", "", 451, "4.3.0"),
 )
 
-CATALOGUE: dict[str, Reason] = {r.code: r for r in (*_OUTCOMES, *_PATH, *_CERT, *_REV, *_MAIL, *_SYS)}
+CATALOGUE: dict[str, Reason] = {r.code: r for r in (*_OUTCOMES, *_PATH, *_CERT, *_REV, *_SIG, *_MAIL, *_SYS)}
 
 
 def reason(code: str) -> Reason:
