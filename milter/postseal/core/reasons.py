@@ -119,6 +119,7 @@ _CERT: tuple[Reason, ...] = (
     Reason("cert.no-key-usage", "the certificate doesn't say what its key is for", "RFC 8550 §4.4.2"),
     Reason("cert.no-key-encipherment", "the certificate's RSA key isn't for encryption", "RFC 8550 §4.4.2"),
     Reason("cert.no-key-agreement", "the certificate's EC key isn't for encryption", "RFC 5753 §3"),
+    Reason("cert.no-digital-signature", "the certificate's key isn't for signing", "RFC 8550 §4.4.2"),
     Reason("cert.weak-key", "the certificate's RSA key is too short", "RFC 8550 §4.3"),
     Reason("cert.oversized-key", "the certificate's RSA key is longer than anybody needs", "RFC 8551 §6"),
     Reason("cert.broken-key", "the certificate's RSA key is broken", "RFC 8551 §6"),
