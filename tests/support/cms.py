@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from postseal.core.certs import load_certificate
 from postseal.core.cms.content import ContentSealer
 from postseal.core.cms.envelope import envelope
+from postseal.core.der import BIT_STRING, SEQUENCE, Cursor, tlv
 from postseal.core.policy import Cleared, clear_by_operator
-from postseal.core.suite import Suite
+from postseal.core.suite import PLAIN_WRAP, Suite, Wrap
 from support.pki import Authority, Leaf, authority
 
 KINDS = ("rsa2048", "p256", "p384", "p521")
+BRAINPOOL = ("bp256", "bp384", "bp512")
 
 
 @cache
@@ -34,22 +41,40 @@ def _recipient(kind: str, slot: int) -> Leaf:
     return root().issue(f"{kind}-{slot}@example.test", kind=kind, slot=("cms", slot))
 
 
-def cleared(leaves: Sequence[Leaf]) -> list[Cleared]:
-    return [clear_by_operator(leaf.certificate) for leaf in leaves]
+def cleared(leaves: Sequence[Leaf], wrap: Wrap = PLAIN_WRAP) -> list[Cleared]:
+    return [replace(clear_by_operator(leaf.certificate), wrap=wrap) for leaf in leaves]
+
+
+def with_spki(leaf: Leaf, spki: bytes) -> Leaf:
+    """The certificate of ``leaf`` again with another SubjectPublicKeyInfo; signed by ``root``."""
+    parts = leaf.certificate.parts
+    body = tlv(SEQUENCE, parts.tbs[Cursor(parts.tbs).enter().at :].replace(parts.spki, spki))
+    signature = root().key.sign(body, PKCS1v15(), SHA256())
+    return Leaf(
+        load_certificate(tlv(SEQUENCE, body, parts.outer_algorithm, tlv(BIT_STRING, b"\0", signature))), leaf.key
+    )
+
+
+def oaep_recipient(identifier: bytes, slot: int = 0) -> Leaf:
+    """A recipient whose RSA key says id-RSAES-OAEP by this AlgorithmIdentifier (RFC 4055 §4)."""
+    leaf = recipient("rsa2048", slot)
+    key = Cursor(leaf.certificate.spki).enter()
+    key.take()
+    return with_spki(leaf, tlv(SEQUENCE, identifier, key.raw()))
 
 
 def sealed_parts(
-    suite: Suite, leaves: Sequence[Leaf], content: bytes, chunk: int = 65535
+    suite: Suite, leaves: Sequence[Leaf], content: bytes, chunk: int = 65535, wrap: Wrap = PLAIN_WRAP
 ) -> tuple[bytes, bytes, bytes]:
     """(head, ciphertext, tail) of ``content`` given to the sealer in pieces of ``chunk`` octets."""
     key, iv = os.urandom(suite.key_length), os.urandom(suite.iv_length)
     sealer = ContentSealer(suite, key, iv)
     pieces = [sealer.update(content[start : start + chunk]) for start in range(0, len(content), chunk)]
     ciphertext = b"".join((*pieces, sealer.finish()))
-    head, tail = envelope(suite, key, cleared(leaves), iv, len(ciphertext), sealer.tag)
+    head, tail = envelope(suite, key, cleared(leaves, wrap), iv, len(ciphertext), sealer.tag)
     return head, ciphertext, tail
 
 
-def sealed(suite: Suite, leaves: Sequence[Leaf], content: bytes) -> bytes:
+def sealed(suite: Suite, leaves: Sequence[Leaf], content: bytes, wrap: Wrap = PLAIN_WRAP) -> bytes:
     """DER of a ContentInfo."""
-    return b"".join(sealed_parts(suite, leaves, content))
+    return b"".join(sealed_parts(suite, leaves, content, wrap=wrap))

@@ -16,7 +16,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from postseal.core.certs import Certificate, load_certificate
@@ -24,16 +24,25 @@ from postseal.core.certs import Certificate, load_certificate
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
-_CURVES = {"p256": ec.SECP256R1, "p384": ec.SECP384R1, "p521": ec.SECP521R1}
+_CURVES = {
+    "p256": ec.SECP256R1,
+    "p384": ec.SECP384R1,
+    "p521": ec.SECP521R1,
+    "bp256": ec.BrainpoolP256R1,
+    "bp384": ec.BrainpoolP384R1,
+    "bp512": ec.BrainpoolP512R1,
+}
 
 
 @cache
 def key(kind: str = "rsa2048", slot: object = 0) -> Any:
-    """A private key, made once per (kind, slot): rsaNNNN, p256, p384, p521 or ed25519."""
+    """A private key, made once per (kind, slot): rsaNNNN, p256, p384, p521, bp256, bp384, bp512, ed25519 or x25519."""
     if kind.startswith("rsa"):
         return rsa.generate_private_key(public_exponent=65537, key_size=int(kind[3:]))
     if kind == "ed25519":
         return ed25519.Ed25519PrivateKey.generate()
+    if kind == "x25519":
+        return x25519.X25519PrivateKey.generate()
     return ec.generate_private_key(_CURVES[kind]())
 
 

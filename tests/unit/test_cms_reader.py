@@ -18,9 +18,9 @@ from postseal.core.cms.ber import MAX_DEPTH, to_der
 from postseal.core.cms.classify import classify
 from postseal.core.cms.content import ContentSealer
 from postseal.core.cms.envelope import envelope
+from postseal.core.cms.key_agreement import key_encryption_key
 from postseal.core.cms.opening import CANNOT_OPEN, open_enveloped
 from postseal.core.cms.parse import parse_enveloped, well_formed_type
-from postseal.core.cms.recipients import key_encryption_key
 from postseal.core.errors import BadData
 from postseal.core.message import Field
 from postseal.core.policy import Protection
@@ -289,7 +289,7 @@ def test_key_agreement_with_user_keying_material_opens() -> None:
     algorithm = cms.tlv(asn1.encode_der(cms.PlainAlgorithm(algorithm=cms.EC_PUBLIC_KEY)))
     info.originator = cms.OriginatorPublicKey(algorithm=algorithm, public_key=asn1.BitString(point, 0))
     for ukm, good in ((b"ukm", True), (b"other", False)):
-        wrapped = keywrap.aes_key_wrap(key_encryption_key(shared, wrap, 32, "sha256", ukm), key)
+        wrapped = keywrap.aes_key_wrap(key_encryption_key(shared, wrap, 32, cms.Scheme("sha256"), ukm), key)
         info.recipient_encrypted_keys[0].encrypted_key = wrapped
         info.ukm = b"ukm"
         (infos,) = cms.elements(cms.tlv(asn1.encode_der(cms.RecipientsHead(infos=asn1.SetOf([info])))))

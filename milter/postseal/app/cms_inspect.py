@@ -56,13 +56,26 @@ def _describe_recipient(info: cms.RecipientInfo) -> list[dict[str, Any]]:
         return [{"kind": "key-transport", "algorithm": names.get(oid, oid.dotted_string), **_describe_rid(info.rid)}]
     if isinstance(info, cms.KeyAgreeRecipientInfo):
         oid, _ = cms.algorithm_of(info.key_encryption_algorithm)
-        name = f"ecdh-{cms.STD_DH_KDF[oid]}kdf" if oid in cms.STD_DH_KDF else oid.dotted_string
+        name = f"ecdh-{cms.STD_DH[oid].name}" if oid in cms.STD_DH else oid.dotted_string
         keys = info.recipient_encrypted_keys
         return [{"kind": "key-agreement", "algorithm": name, **_describe_rid(each.rid)} for each in keys]
+    if isinstance(info, cms.OtherRecipientInfo) and info.ori_type == cms.ORI_KEM:
+        return _describe_kem(info)
     kind = "other"
     if isinstance(info, cms.KekRecipientInfo | cms.PasswordRecipientInfo):
         kind = "password" if isinstance(info, cms.PasswordRecipientInfo) else "key-encryption-key"
     return [{"kind": kind, "algorithm": None, "issuer": None, "serial": None}]
+
+
+def _describe_kem(info: cms.OtherRecipientInfo) -> list[dict[str, Any]]:
+    """RFC 9629 §3"""
+    kind = {"kind": "key-encapsulation"}
+    try:
+        kem = info.ori_value.parse(cms.KemRecipientInfo)
+        oid, _ = cms.algorithm_of(kem.kem)
+    except ValueError:
+        return [{**kind, "algorithm": None, "issuer": None, "serial": None}]
+    return [{**kind, "algorithm": cms.KEMS.get(oid, oid.dotted_string), **_describe_rid(kem.rid)}]
 
 
 def _describe_rid(rid: object) -> dict[str, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 
 from postseal.app.cms_intake import cms_octets, header_fields, take_header, uses_lf
@@ -32,8 +32,8 @@ def load_private_key(blob: bytes, passphrase: bytes | None) -> PrivateKey:
             "the passphrase is wrong or it is damaged" if passphrase is not None else "it is no PEM or DER private key"
         )
         raise BadData(f"the key can't be read: {what}") from exc
-    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise BadData("the key is neither RSA nor EC: it can't open mail")
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | x25519.X25519PrivateKey):
+        raise BadData("the key is neither RSA nor EC nor X25519: it can't open mail")
     return key
 
 

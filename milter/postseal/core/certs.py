@@ -31,6 +31,7 @@ class Parts(NamedTuple):
     spki: bytes
     outer_algorithm: bytes
     signature: bytes
+    serial: bytes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,6 +92,11 @@ class Certificate:
         """SHA-256 of the SubjectPublicKeyInfo, lower-case hex: names a CA key in the evidence store."""
         return hashlib.sha256(self.spki).hexdigest()
 
+    @cached_property
+    def issuer_and_serial(self) -> bytes:
+        """DER of the IssuerAndSerialNumber (RFC 5652 §10.2.4), both octet for octet as in the certificate."""
+        return tlv(SEQUENCE, self.parts.issuer, self.parts.serial)
+
     @property
     def serial(self) -> int:
         return self.x509.serial_number
@@ -118,7 +124,7 @@ def _split(der: bytes) -> Parts:
     tbs = certificate.enter(SEQUENCE)
     if tbs.peek() == context(0):
         tbs.take()
-    tbs.take(INTEGER)
+    serial = tbs.raw(INTEGER)
     inner = tbs.raw(SEQUENCE)
     issuer = tbs.raw(SEQUENCE)
     tbs.take(SEQUENCE)
@@ -130,7 +136,7 @@ def _split(der: bytes) -> Parts:
     # X.690 §8.6.2: the first octet counts unused bits. No signature has any: one that does verifies nothing.
     signature = bits[1:] if bits[:1] == b"\x00" else b""
     certificate.finish()
-    return Parts(whole, inner, issuer, subject, spki, algorithm, signature)
+    return Parts(whole, inner, issuer, subject, spki, algorithm, signature, serial)
 
 
 def load_certificate(der: bytes) -> Certificate:

@@ -148,6 +148,17 @@ def rsa_modulus(certificate: Certificate) -> int:
     return 1 if numbers is None else numbers[0]
 
 
+@lru_cache(maxsize=4096)
+def rsa_key(certificate: Certificate) -> rsa.RSAPublicKey | None:
+    """The RSA key that encrypts, of a certificate that says rsaEncryption or id-RSAES-OAEP; None for any other."""
+    # The library doesn't load the latter; what stands in the BIT STRING is an RSAPublicKey all the same (RFC 4055 §1.2).
+    numbers = _rsa_numbers(certificate.spki) if key_kind(certificate) in ("RSA", "RSA-OAEP") else None
+    try:
+        return None if numbers is None else rsa.RSAPublicNumbers(numbers[1], numbers[0]).public_key()
+    except ValueError:
+        return None
+
+
 def _rsa_numbers(spki: bytes) -> tuple[int, int] | None:
     """RFC 8017 A.1.1 RSAPublicKey inside RFC 5280 §4.1.2.7: (modulus, exponent), or None when it is another key."""
     try:

@@ -54,7 +54,22 @@ PLAIN_WRAP = Wrap()
 
 
 class KeyFamily(StrEnum):
-    """RSA and EC recipients in one message can't be opened by older readers, so they are sealed apart."""
+    """Recipients of different families in one message can't be opened by older readers, so they are sealed apart."""
 
     RSA = "rsa"
     EC = "ec"
+    X25519 = "x25519"
+
+
+# By the kind of the key (core.profile.key_kind). A kind that isn't here can't be sealed for.
+FAMILIES: dict[str, KeyFamily] = {
+    "RSA": KeyFamily.RSA,
+    "RSA-OAEP": KeyFamily.RSA,
+    "secp256r1": KeyFamily.EC,
+    "secp384r1": KeyFamily.EC,
+    "secp521r1": KeyFamily.EC,
+    "brainpoolP256r1": KeyFamily.EC,
+    "brainpoolP384r1": KeyFamily.EC,
+    "brainpoolP512r1": KeyFamily.EC,
+    "X25519": KeyFamily.X25519,
+}

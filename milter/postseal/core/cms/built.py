@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier as Oid
@@ -11,6 +12,26 @@ from postseal.core.cms import structures as cms
 from postseal.core.cms.content import TAG_LENGTH
 from postseal.core.errors import BadData
 from postseal.core.policy import Cleared
+from postseal.core.profile import profile
+
+_SEQUENCE, _BY_KEY_ID = 0x30, 0x80
+
+
+@asn1.sequence
+class _KeyTrans:
+    """KeyTransRecipientInfo as it is read back: who is named, and that all parts are there."""
+
+    version: int
+    rid: asn1.TLV
+    key_encryption_algorithm: asn1.TLV
+    encrypted_key: bytes
+
+
+@asn1.sequence
+class _Recipients:
+    """What postseal writes, and nothing else that RecipientInfo could be."""
+
+    infos: asn1.SetOf[_KeyTrans | Annotated[cms.KeyAgreeRecipientInfo, asn1.Implicit(1)]]
 
 
 class _Headers:
@@ -52,13 +73,20 @@ def check_built(head: bytes, tail: bytes, content_length: int, cleared: Sequence
         found = _read_back(head, tail, content_length)
     except (ValueError, KeyError) as exc:
         raise BadData(f"the sealed message that was built is malformed: {exc}") from exc
-    wanted = sorted((each.certificate.issuer, each.certificate.serial) for each in cleared)
+    wanted = sorted([_wanted(each) for each in cleared])
     if found != wanted:
         raise BadData("the sealed message that was built isn't for the recipients that policy cleared")
 
 
-def _read_back(head: bytes, tail: bytes, content_length: int) -> list[tuple[bytes, int]]:
-    """The recipient identifiers of an envelope, sorted: (DER of the issuer, serial number). Raises ValueError."""
+def _wanted(cleared: Cleared) -> bytes:
+    """How a recipient is to be named: DER of IssuerAndSerialNumber, or the value of the subjectKeyIdentifier."""
+    if cleared.wrap.by_key_id:
+        return profile(cleared.certificate).subject_key_id or b""
+    return cleared.certificate.issuer_and_serial
+
+
+def _read_back(head: bytes, tail: bytes, content_length: int) -> list[bytes]:
+    """The recipient identifiers of an envelope, sorted, in the form of ``_wanted``. Raises ValueError."""
     total = len(head) + content_length + len(tail)
     walk = _Headers(head)
 
@@ -86,24 +114,27 @@ def _read_back(head: bytes, tail: bytes, content_length: int) -> list[tuple[byte
             raise ValueError("the tag has the wrong length")
     elif tail:
         raise ValueError("something follows the content")
-    infos = asn1.decode_der(cms.RecipientsHead, cms.header(0x30, len(recipients)) + recipients).infos
-    rids = [rid for info in infos.as_list() for rid in _issuer_rids(info)]
-    return sorted((asn1.encode_der(rid.issuer), rid.serial.parse(int)) for rid in rids)
+    infos = asn1.decode_der(_Recipients, cms.header(0x30, len(recipients)) + recipients).infos.as_list()
+    return sorted([name for info in infos for name in _names(info)])
 
 
 def _oid(der: bytes) -> Oid:
     return asn1.decode_der(Oid, der)
 
 
-def _issuer_rids(info: cms.RecipientInfo) -> list[cms.IssuerAndSerialNumber]:
-    rids: list[object]
-    if isinstance(info, cms.KeyTransRecipientInfo):
-        rids = [info.rid]
-    elif isinstance(info, cms.KeyAgreeRecipientInfo):
-        rids = [each.rid for each in info.recipient_encrypted_keys]
-    else:
-        rids = []
-    found = [rid for rid in rids if isinstance(rid, cms.IssuerAndSerialNumber)]
-    if not found or len(found) != len(rids):
-        raise ValueError("a recipient isn't named by issuer and serial number")
+def _names(info: _KeyTrans | cms.KeyAgreeRecipientInfo) -> list[bytes]:
+    """Raises ValueError."""
+    if isinstance(info, _KeyTrans):
+        name = asn1.encode_der(info.rid)
+        by_key_id = name[0] == _BY_KEY_ID
+        # RFC 5652 §6.2.1: the version follows the form of the identifier.
+        if info.version != (2 if by_key_id else 0) or not (by_key_id or name[0] == _SEQUENCE):
+            raise ValueError("a recipient isn't named by issuer and serial number or by key identifier")
+        return [bytes(info.rid.data) if by_key_id else name]
+    found = []
+    for each in info.recipient_encrypted_keys:
+        rid = each.rid
+        found.append(asn1.encode_der(rid) if isinstance(rid, cms.IssuerAndSerialNumber) else rid.subject_key_identifier)
+    if info.version != 3 or not found:
+        raise ValueError("a key agreement recipient without a key")
     return found

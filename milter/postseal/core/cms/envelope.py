@@ -14,7 +14,7 @@ from cryptography.x509 import ObjectIdentifier as Oid
 
 from postseal.core.cms import structures as cms
 from postseal.core.cms.content import TAG_LENGTH, check_lengths
-from postseal.core.cms.recipients import recipient_info
+from postseal.core.cms.recipients import recipient
 from postseal.core.errors import BadData
 from postseal.core.policy import Cleared
 from postseal.core.suite import Suite
@@ -44,25 +44,18 @@ def envelope(
     gcm = suite.gcm
     if not cleared or len(tag) != (TAG_LENGTH if gcm else 0):
         raise BadData("an envelope needs at least one recipient, and a tag exactly when the suite is GCM")
-    infos: list[cms.RecipientInfo] = [recipient_info(each.certificate, key) for each in cleared]
-    # asn1.SetOf sorts: DER wants a SET OF in order (X.690 §11.6).
-    recipients = asn1.encode_der(cms.RecipientsHead(infos=asn1.SetOf(infos)))
-    recipients = recipients[len(recipients) - _inner_length(recipients) :]
+    ready = [recipient(each) for each in cleared]
+    # DER wants a SET OF in order (X.690 §11.6).
+    infos = b"".join(sorted([each.info(key) for each in ready]))
+    recipients = cms.header(0x31, len(infos)) + infos
     tail = asn1.encode_der(tag) if gcm else b""
 
     head = _oid(cms.DATA) + _content_algorithm(suite, iv) + cms.header(0x80, content_length)
     head = cms.header(0x30, len(head) + content_length) + head
-    # RFC 5652 §6.1: version 0 with KeyTrans by issuerAndSerialNumber only, else 2. RFC 5083 §2.1: AuthEnvelopedData is 0.
-    transport_only = all(isinstance(info, cms.KeyTransRecipientInfo) for info in infos)
-    version = asn1.encode_der(0 if gcm or transport_only else 2)
+    # RFC 5652 §6.1: the highest version that a recipient asks for. RFC 5083 §2.1: AuthEnvelopedData is always 0.
+    version = asn1.encode_der(0 if gcm else max(each.envelope_version for each in ready))
     head = version + recipients + head
     head = cms.header(0x30, len(head) + content_length + len(tail)) + head
     head = cms.header(0xA0, len(head) + content_length + len(tail)) + head
     head = _oid(cms.AUTH_ENVELOPED_DATA if gcm else cms.ENVELOPED_DATA) + head
     return cms.header(0x30, len(head) + content_length + len(tail)) + head, tail
-
-
-def _inner_length(sequence: bytes) -> int:
-    """Length of the value of a short or long form DER value that is complete in ``sequence``."""
-    first = sequence[1]
-    return first if first < 128 else int.from_bytes(sequence[2 : 2 + (first & 0x7F)], "big")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import keywrap
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP, AsymmetricPadding, PKCS1v15
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -24,11 +24,13 @@ from cryptography.x509 import ObjectIdentifier as Oid
 
 from postseal.core.certs import Certificate
 from postseal.core.cms import structures as cms
+from postseal.core.cms.key_agreement import key_encryption_key
+from postseal.core.cms.key_transport import KDF_HASHES
 from postseal.core.cms.parse import Enveloped, parse_enveloped
-from postseal.core.cms.recipients import KDF_HASHES, key_encryption_key
 from postseal.core.errors import BadData
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+AgreementKey = ec.EllipticCurvePrivateKey | x25519.X25519PrivateKey
+PrivateKey = rsa.RSAPrivateKey | AgreementKey
 
 # ALG-6: the one sentence for whatever went wrong once a key is involved.
 CANNOT_OPEN = "the message can't be decrypted: it isn't encrypted to this key, or it is damaged"
@@ -81,7 +83,7 @@ def _content_keys(enveloped: Enveloped, key: PrivateKey, certificate: Certificat
         if isinstance(info, cms.KeyTransRecipientInfo) and isinstance(key, rsa.RSAPrivateKey):
             if _names(info.rid, certificate):
                 yield _transported(info, key, length)
-        elif isinstance(info, cms.KeyAgreeRecipientInfo) and isinstance(key, ec.EllipticCurvePrivateKey):
+        elif isinstance(info, cms.KeyAgreeRecipientInfo) and isinstance(key, AgreementKey):
             for each in info.recipient_encrypted_keys:
                 if _names(each.rid, certificate):
                     yield from _agreed(info, each.encrypted_key, key)
@@ -114,20 +116,26 @@ def _rsa_padding(algorithm: asn1.TLV) -> AsymmetricPadding:
     return OAEP(MGF1(KDF_HASHES[cms.OAEP_HASHES[mask]]), KDF_HASHES[cms.OAEP_HASHES[main]], label or None)
 
 
-def _agreed(info: cms.KeyAgreeRecipientInfo, encrypted_key: bytes, key: ec.EllipticCurvePrivateKey) -> Iterator[bytes]:
+def _agreed(info: cms.KeyAgreeRecipientInfo, encrypted_key: bytes, key: AgreementKey) -> Iterator[bytes]:
     """RFC 5753 §3.1.2: no key at all when anything is wrong (key wrap notices)."""
     try:
         scheme, wrap = cms.algorithm_of(info.key_encryption_algorithm)
         if wrap is None or not isinstance(info.originator, cms.OriginatorPublicKey):
             return
         wrap_oid, _ = cms.algorithm_of(wrap)
-        # The point is checked to be on the curve of our key.
-        point = ec.EllipticCurvePublicKey.from_encoded_point(key.curve, info.originator.public_key.as_bytes())
-        shared = key.exchange(ec.ECDH(), point)
-        kek = key_encryption_key(shared, wrap, cms.AES_WRAP[wrap_oid], cms.STD_DH_KDF[scheme], info.ukm)
+        shared = _shared(key, info.originator.public_key.as_bytes())
+        kek = key_encryption_key(shared, wrap, cms.AES_WRAP[wrap_oid], cms.STD_DH[scheme], info.ukm)
         yield keywrap.aes_key_unwrap(kek, encrypted_key)
     except (ValueError, KeyError, UnsupportedAlgorithm, keywrap.InvalidUnwrap):
         return
+
+
+def _shared(key: AgreementKey, public: bytes) -> bytes:
+    """Raises ValueError for a public key that isn't one, or gives a secret of zeros (RFC 7748 §6.1)."""
+    if isinstance(key, x25519.X25519PrivateKey):
+        return key.exchange(x25519.X25519PublicKey.from_public_bytes(public))
+    # The point is checked to be on the curve of our key.
+    return key.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(key.curve, public))
 
 
 def _decrypt(enveloped: Enveloped, key: bytes) -> bytes:

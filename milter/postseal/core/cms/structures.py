@@ -6,6 +6,7 @@ it is written, so the headers of everything that encloses it are computed with `
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from cryptography.hazmat import asn1
@@ -24,6 +25,16 @@ AUTH_ENVELOPED_DATA = Oid("1.2.840.113549.1.9.16.1.23")
 RSA_ENCRYPTION = Oid("1.2.840.113549.1.1.1")
 RSAES_OAEP = Oid("1.2.840.113549.1.1.7")
 EC_PUBLIC_KEY = Oid("1.2.840.10045.2.1")
+# RFC 8410 §3
+X25519 = Oid("1.3.101.110")
+
+ORI_KEM = Oid("1.2.840.113549.1.9.16.13.3")
+# Key encapsulation that is recognised: ML-KEM (RFC 9936 §2).
+KEMS: dict[Oid, str] = {
+    Oid("2.16.840.1.101.3.4.4.1"): "ml-kem-512",
+    Oid("2.16.840.1.101.3.4.4.2"): "ml-kem-768",
+    Oid("2.16.840.1.101.3.4.4.3"): "ml-kem-1024",
+}
 
 # Ciphers that are recognised as encryption, though nothing here opens them: DES-EDE3-CBC, RC2-CBC, Camellia (RFC 3657), AES-CCM
 # (RFC 5084), ChaCha20-Poly1305 (RFC 8103).
@@ -63,14 +74,34 @@ AES_WRAP: dict[Oid, int] = {
     Oid("2.16.840.1.101.3.4.1.25"): 24,
     Oid("2.16.840.1.101.3.4.1.45"): 32,
 }
-# RFC 5753 §7.1.4: dhSinglePass-stdDH-*kdf-scheme by the hash of its X9.63 KDF.
-STD_DH_KDF: dict[Oid, str] = {
-    Oid("1.3.133.16.840.63.0.2"): "sha1",
-    Oid("1.3.132.1.11.0"): "sha224",
-    Oid("1.3.132.1.11.1"): "sha256",
-    Oid("1.3.132.1.11.2"): "sha384",
-    Oid("1.3.132.1.11.3"): "sha512",
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """A key agreement scheme dhSinglePass-stdDH: the hash of its key derivation, which is X9.63's or HKDF."""
+
+    hash: str
+    hkdf: bool = False
+
+    @property
+    def name(self) -> str:
+        """As in the name of the scheme: sha256kdf, hkdf-sha256."""
+        return f"hkdf-{self.hash}" if self.hkdf else f"{self.hash}kdf"
+
+
+STD_DH: dict[Oid, Scheme] = {
+    # RFC 5753 §7.1.4
+    Oid("1.3.133.16.840.63.0.2"): Scheme("sha1"),
+    Oid("1.3.132.1.11.0"): Scheme("sha224"),
+    Oid("1.3.132.1.11.1"): Scheme("sha256"),
+    Oid("1.3.132.1.11.2"): Scheme("sha384"),
+    Oid("1.3.132.1.11.3"): Scheme("sha512"),
+    # RFC 8418 §2.2
+    Oid("1.2.840.113549.1.9.16.3.19"): Scheme("sha256", hkdf=True),
+    Oid("1.2.840.113549.1.9.16.3.20"): Scheme("sha384", hkdf=True),
+    Oid("1.2.840.113549.1.9.16.3.21"): Scheme("sha512", hkdf=True),
 }
+STD_DH_KDF: dict[Oid, str] = {oid: scheme.hash for oid, scheme in STD_DH.items()}
 
 
 @asn1.sequence
@@ -131,6 +162,10 @@ class IssuerAndSerialNumber:
 
     issuer: asn1.TLV
     serial: asn1.TLV
+
+
+RecipientIdentifier = IssuerAndSerialNumber | bytes
+"""As a value: the other choice is the subjectKeyIdentifier."""
 
 
 @asn1.sequence
@@ -202,6 +237,21 @@ class OtherRecipientInfo:
 
     ori_type: Oid
     ori_value: asn1.TLV
+
+
+@asn1.sequence
+class KemRecipientInfo:
+    """RFC 9629 §3, the value of an OtherRecipientInfo of type ``ORI_KEM``: recognised, not opened yet."""
+
+    version: int
+    rid: IssuerAndSerialNumber | Annotated[bytes, asn1.Implicit(0)]
+    kem: asn1.TLV
+    kemct: bytes
+    kdf: asn1.TLV
+    kek_length: int
+    ukm: Annotated[bytes | None, asn1.Explicit(0)] = None
+    wrap: asn1.TLV
+    encrypted_key: bytes
 
 
 RecipientInfo = (
