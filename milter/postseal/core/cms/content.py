@@ -21,7 +21,7 @@ _BLOCK = 16
 
 # Output buffers, shared by all streams of the process: list.pop and list.append are atomic, and a stream holds a buffer only
 # while one chunk is in the cipher. A buffer in each open session would cost 64 KB per idle SMTP connection.
-_PIECE = 65536
+PIECE = 65536
 _buffers: list[bytearray] = []
 
 
@@ -31,14 +31,14 @@ def _through(context: CipherContext, data: bytes) -> bytes:
     try:
         buffer = _buffers.pop()
     except IndexError:
-        buffer = bytearray(_PIECE + _BLOCK)
+        buffer = bytearray(PIECE + _BLOCK)
     view = memoryview(buffer)
     try:
-        if len(data) <= _PIECE:
+        if len(data) <= PIECE:
             return bytes(view[: update_into(data, buffer)])
         source = memoryview(data)
         return b"".join(
-            bytes(view[: update_into(source[start : start + _PIECE], buffer)]) for start in range(0, len(data), _PIECE)
+            bytes(view[: update_into(source[start : start + PIECE], buffer)]) for start in range(0, len(data), PIECE)
         )
     finally:
         _buffers.append(buffer)
@@ -68,6 +68,11 @@ class ContentSealer:
         """The next octets of plaintext -> as much ciphertext as is ready."""
         self._total += len(chunk)
         return _through(self._context, chunk)
+
+    def update_into(self, chunk: bytes | memoryview, buffer: memoryview) -> int:
+        """The same into ``buffer``, which has room for 16 octets more than ``chunk``; returns how many octets are ready."""
+        self._total += len(chunk)
+        return self._context.update_into(chunk, buffer)
 
     def finish(self) -> bytes:
         """The rest of the ciphertext. Nothing may be added afterwards."""
