@@ -81,6 +81,11 @@ class Report:
 
 def verify(certificate: Certificate, request: Request, at: datetime) -> Report:
     """The report on one certificate at one moment. Total, as the parts that it calls are."""
+    return verify_with(certificate, request, _findings(certificate, request, at), at)
+
+
+def verify_with(certificate: Certificate, request: Request, findings: tuple[Finding, ...], at: datetime) -> Report:
+    """``verify`` where ``findings`` tell what the certificate is fit for. Total."""
     settings = PathSettings(request.email, request.weak_keys, skew=request.skew, policies=request.policies)
     judged = judge_certificate(
         certificate,
@@ -91,7 +96,6 @@ def verify(certificate: Certificate, request: Request, at: datetime) -> Report:
         at,
     )
     path = judged.path
-    findings = _findings(certificate, request, at)
     # An anchor in its own path was asked nothing, so there is nothing to report about it.
     verdicts = tuple(v for v in judged.verdicts if v.reason != "rev.anchor")
     outcome, reason, detail = _conclude(path, findings, verdicts)

@@ -216,7 +216,6 @@ _SIG: tuple[Reason, ...] = (
     Reason("sig.unknown-algorithm", "it is signed with an algorithm that isn't known", "RFC 8551 §2.1, §2.2"),
     Reason("sig.weak-algorithm", "it is signed with SHA-1, SHA-224, or a short key", "RFC 8551 §2.1"),
     Reason("sig.no-anchor", "no trust anchors were given, so nobody knows who signed", "RFC 5280 §6.1.1 (d)"),
-    Reason("sig.not-for-signing", "the certificate's key usage doesn't allow signing mail", "RFC 8550 §4.4.2"),
     Reason("sig.not-the-sender", "the signer isn't who the message says it is from", "RFC 8550 §3"),
     Reason("sig.no-sender", "the message doesn't say in one clear way who it is from", "RFC 5322 §3.6.2"),
     Reason("sig.only-sender", "the signer is who sent the message, not who it says it is from", "RFC 8550 §3"),
