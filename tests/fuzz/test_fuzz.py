@@ -1,0 +1,61 @@
+"""The fuzzer on every reader, bounded: a set number of inputs from a set start, the same in each run.
+
+``./dev fuzz reader`` goes on without an end.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parent
+SEEDS = FOLDER.parent / "data" / "fuzz"
+# Inputs, and how many edges of the code these must have reached: a fuzzer that sees nothing finds nothing.
+RUNS = {
+    "enveloped": (12_000, 150),
+    "ber": (40_000, 70),
+    "message": (20_000, 400),
+    "signed": (20_000, 300),
+    "capabilities": (40_000, 60),
+}
+
+
+def fuzz(target: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FOLDER / "run.py"), target, "-timeout=2", "-rss_limit_mb=1000", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("target", RUNS)
+def test_the_fuzzer_finds_nothing(target: str, tmp_path: Path) -> None:
+    """THR-7: no exception but BadData, no input that takes two seconds or a gigabyte."""
+    runs, edges = RUNS[target]
+    (tmp_path / "corpus").mkdir()
+    done = fuzz(
+        target, "-seed=4", f"-runs={runs}", "-max_len=4096", f"-artifact_prefix={tmp_path}/", str(tmp_path / "corpus"),
+        str(SEEDS / target),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"Done {runs} runs" in done.stderr
+    covered = max(int(found) for found in re.findall(r" cov: (\d+) ", done.stderr))
+    assert covered >= edges, f"{covered} edges reached"
+
+
+def test_the_fuzzer_would_find_something(tmp_path: Path) -> None:
+    """A target that fails is reported as a crash, with what it was given kept in a file."""
+    broken = tmp_path / "broken.py"
+    source = (FOLDER / "run.py").read_text()
+    assert "from targets import TARGETS" in source
+    broken.write_text(
+        source.replace("from targets import TARGETS", "TARGETS = {'ber': lambda data: 1 // (1 - data.count(b'0'))}")
+    )
+    done = subprocess.run(
+        [sys.executable, str(broken), "ber", "-seed=4", "-runs=100000", f"-artifact_prefix={tmp_path}/"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "ZeroDivisionError" in done.stdout
+    assert len(list(tmp_path.glob("crash-*"))) == 1
