@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from postseal.core.assess import Assessed, Finding
 from postseal.core.certs import Certificate
+from postseal.core.ciphers import CipherRule, Pack
 from postseal.core.doubts import NO_KNOBS, DoubtKnobs, OnDoubt
 from postseal.core.path import PathFault
 from postseal.core.plan import Action, Plan, outcomes, reply_for
@@ -59,11 +60,14 @@ def people(draw: st.DrawFn) -> RecipientFacts:
 
 
 KNOBS = (OnDoubt, OnDoubt, OnNoneDeclared, OnDoubt)
+cipher_rules = st.builds(
+    CipherRule, st.sampled_from(Pack), st.none() | st.sampled_from(Suite), st.sampled_from(Suite), st.sampled_from(Suite)
+).filter(lambda rule: not rule.contradiction())  # fmt: skip
 rule_lists = st.lists(
     st.builds(
         Rule, st.sampled_from(["r1", "r2"]), st.sampled_from([(P("any"),), (P("a.example"),), (P("b.example"),)]),
         st.just((P("any"),)), st.sampled_from(Seal), st.sampled_from(WithoutCertificate), st.sampled_from(Strictness),
-        st.sampled_from(Suite), doubt=st.builds(DoubtKnobs, *(st.none() | st.sampled_from(k) for k in KNOBS)),
+        cipher_rules, doubt=st.builds(DoubtKnobs, *(st.none() | st.sampled_from(k) for k in KNOBS)),
     ),
     max_size=3,
 )  # fmt: skip
@@ -90,6 +94,7 @@ def test_safety_over_all_facts(
         assert (decision.action is Action.SEAL) == bool(decision.cleared)
         if decision.action is Action.CLEAR:
             assert_clear_is_allowed(message, facts, rules)
+        assert decision.reason != "sys.internal-error" or "no rule matches" in decision.detail
         for cleared in decision.cleared:
             assert cleared.assessed in facts.assessed
             assert_sealable(cleared.assessed, facts, message, rules)

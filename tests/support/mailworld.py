@@ -24,6 +24,7 @@ from postseal.config import Config
 from postseal.core.address import Mailbox
 from postseal.core.assess import Candidate, Origin
 from postseal.core.certs import Certificate
+from postseal.core.ciphers import Remembered
 from postseal.core.cms.opening import open_enveloped
 from postseal.core.crl import parse_crl
 from postseal.core.errors import Unavailable
@@ -132,6 +133,7 @@ class World:
         self.reinject = True
         self.clock = Clock()
         self.doubts: DoubtMemory | None = None
+        self.words: dict[str, Remembered] = {}
 
     def add(self, mailbox: str, kind: str = "rsa2048", **options: Any) -> Leaf:
         """A certificate for the mailbox, with a CRL URL."""
@@ -151,6 +153,9 @@ class World:
         if self.broken:
             raise Unavailable(self.broken)
         return tuple(Candidate(c, Origin.FOLDER, "memory") for c in self.known.get(str(mailbox), []))
+
+    def remembered(self, mailbox: Mailbox) -> Remembered | None:
+        return self.words.get(str(mailbox))
 
     def evidence(self, question: Question) -> tuple[Evidence, ...]:
         return self.stored
@@ -178,7 +183,7 @@ class World:
     def sealing(self) -> Sealing:
         return Sealing(
             settings=self.settings,
-            assessor=Assessor(self, _Trust(self), self, self, PathSettings(), RevocationSettings()),
+            assessor=Assessor(self, _Trust(self), self, self, PathSettings(), RevocationSettings(), memory=self),
             journal=Journal(self.log, self.records, self.clock),
             log=self.log,
             clock=self.clock,

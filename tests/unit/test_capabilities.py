@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from postseal.core.capabilities import (
     EXTENSION,
     OURS,
+    SUITE_OIDS,
     Capability,
     certificate_capabilities,
     encode_capabilities,
@@ -20,6 +21,7 @@ from postseal.core.capabilities import (
     suites,
     transports,
 )
+from postseal.core.cms import structures
 from postseal.core.der import SEQUENCE, tlv
 from postseal.core.errors import BadData
 from postseal.core.suite import KeyTransport, Suite
@@ -64,6 +66,13 @@ def test_ours_says_what_open_reads_strongest_first() -> None:
     assert suites(OURS) == set(Suite)
     assert transports(OURS) == set(KeyTransport) - {KeyTransport.PKCS1}
     assert OURS[0] == Capability("2.16.840.1.101.3.4.1.46")
+
+
+def test_the_identifiers_are_those_that_cms_uses() -> None:
+    assert {suite: oid.dotted_string for suite, oid in structures.SUITE_OID.items()} == SUITE_OIDS
+    assert {c.oid for c in OURS if c.oid.startswith("1.3.132.")} <= {o.dotted_string for o in structures.STD_DH_KDF}
+    (oaep,) = {c.oid for c in OURS if len(c.parameters) > 20}
+    assert oaep == structures.RSAES_OAEP.dotted_string
 
 
 @pytest.mark.parametrize(

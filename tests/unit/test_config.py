@@ -21,11 +21,12 @@ from postseal.config.manual import as_man, as_markdown, entries, find
 from postseal.config.model import ARRAYS, SECTIONS
 from postseal.config.values import parse_duration, parse_size
 from postseal.core.address import parse_mailbox
+from postseal.core.ciphers import CipherRule, Pack, WeakOnly
 from postseal.core.doubts import NO_KNOBS, DoubtKnobs, OnDoubt
 from postseal.core.path import AnchorSettings
 from postseal.core.policy import Pattern, PolicySettings, Seal, Strictness, WithoutCertificate
 from postseal.core.revocation import Order, UseDeltas
-from postseal.core.suite import Suite
+from postseal.core.suite import KeyTransport, Suite
 from postseal.core.verdict import Nonce, OnNoneDeclared
 from postseal.shell.cli.main import main
 
@@ -125,7 +126,12 @@ seal = "must"
 without_certificate = "hold"
 revocation = "strict"
 certificate_policies = ["1.2.3"]
+ciphers = "fips"
 cipher = "aes256-gcm"
+floor = "aes256-cbc"
+ceiling = "aes256-gcm"
+key_transport = "oaep-sha512"
+weak_only = "refuse"
 on_unavailable = "defer"
 on_suspicious = "refuse"
 on_none_declared = "refuse"
@@ -203,7 +209,10 @@ def test_every_option_can_be_set() -> None:
     assert config.revocation_settings.nonce is Nonce.REQUIRE
     rule, last = config.rules
     assert (rule.name, rule.seal, rule.without_certificate) == ("partners", Seal.MUST, WithoutCertificate.HOLD)
-    assert (rule.revocation, rule.suite) == (Strictness.STRICT, Suite.AES_256_GCM)
+    assert (rule.revocation, rule.ciphers.unasked) == (Strictness.STRICT, Suite.AES_256_GCM)
+    assert rule.ciphers == CipherRule(
+        Pack.FIPS, Suite.AES_256_GCM, Suite.AES_256_CBC, Suite.AES_256_GCM, KeyTransport.OAEP_SHA512, WeakOnly.REFUSE
+    )
     assert rule.doubt == DoubtKnobs(OnDoubt.DEFER, OnDoubt.REFUSE, OnNoneDeclared.REFUSE, OnDoubt.DEFER)
     assert last.doubt == NO_KNOBS
     assert rule.recipients == (Pattern("bank.example"), Pattern(".bank.example"), Pattern("Notary@law.example"))
@@ -308,10 +317,33 @@ def test_advice_names_what_was_probably_not_meant() -> None:
         ({"milter": good, "lookup": {"allow_networks": ["10.0.0.0/8"]}}, "private networks"),
         ({"milter": good, "lookup": {"request_timeout": "1 s"}}, "budget"),
         ({"milter": good, "policy": [{"name": "a", "cipher": "aes256-gcm"}]}, "Outlook"),
+        ({"milter": good, "policy": [{"name": "a", "floor": "aes128-gcm"}]}, "seals only for who says"),
         ({"milter": good, "policy": [{"name": "a", "seal": "never"}]}, "nothing will be sealed"),
     ]:
         (warning,) = warnings(Config.default(**options))
         assert word in warning
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"floor": "aes256-cbc", "ceiling": "aes128-gcm"}, 'floor = "aes256-cbc" is above ceiling = "aes128-gcm"'),
+        ({"floor": "aes128-gcm", "ceiling": "aes256-cbc"}, 'floor = "aes128-gcm" is above ceiling = "aes256-cbc"'),
+        ({"cipher": "aes128-cbc", "floor": "aes256-cbc"}, 'cipher = "aes128-cbc" is below floor = "aes256-cbc"'),
+        ({"cipher": "aes256-gcm", "ceiling": "aes256-cbc"}, 'cipher = "aes256-gcm" is above ceiling = "aes256-cbc"'),
+        ({"ciphers": "legacy", "cipher": "aes256-gcm"}, 'cipher = "aes256-gcm" isn\'t one of ciphers = "legacy"'),
+        ({"ciphers": "legacy", "floor": "aes128-gcm"}, 'ciphers = "legacy" has no cipher from floor'),
+        ({"ciphers": "bsi-energy", "cipher": "aes256-gcm"}, 'isn\'t one of ciphers = "bsi-energy"'),
+        ({"ciphers": "fips", "key_transport": "pkcs1"}, 'key_transport = "pkcs1" isn\'t allowed by ciphers = "fips"'),
+        ({"ciphers": "bsi"}, 'must be "default" or "legacy" or "bsi-energy" or "fips"'),
+        ({"cipher": "des-ede3-cbc"}, "must be"),
+    ],
+)
+def test_ciphers_that_contradict_each_other(options: dict[str, str], words: str) -> None:
+    """One sentence that names the rule; ALG-1: 3DES can't even be written."""
+    with pytest.raises(ConfigProblems, match=re.escape(words)) as caught:
+        Config.default(policy=[{"name": "a", **options}])
+    assert len(caught.value.problems) == 1
 
 
 # --- the manual

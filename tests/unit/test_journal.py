@@ -91,7 +91,7 @@ def test_the_line_of_a_sealed_recipient() -> None:
         (
             "info",
             "4XyZ: to=<alice@example.test>, from=<boss@corp.example>, action=sealed, reason=ok.sealed, "
-            f"cert={CERT}, cipher=aes256-cbc, revocation=crl/good, age=1200s, rule=r, delay=0.004",
+            f"cert={CERT}, cipher=aes256-cbc, key=pkcs1, revocation=crl/good, age=1200s, rule=r, delay=0.004",
         )
     ]
 

@@ -14,7 +14,7 @@ from postseal.core.reasons import CATALOGUE, reason
 from postseal.shell.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-CODE = re.compile(r"(ok|rcpt|policy|path|cert|rev|sig|mail|sys)\.[a-z][a-z0-9-]*\Z")
+CODE = re.compile(r"(ok|rcpt|cipher|policy|path|cert|rev|sig|mail|sys)\.[a-z][a-z0-9-]*\Z")
 
 
 def literals() -> Iterator[tuple[str, str]]:

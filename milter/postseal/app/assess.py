@@ -16,10 +16,11 @@ from typing import Generic, TypeVar
 
 from cachetools import LRUCache
 
-from postseal.app.ports import Directory, EvidenceReader, Lookup, TrustStore
+from postseal.app.ports import CapabilityMemory, Directory, EvidenceReader, Lookup, TrustStore
 from postseal.core.address import Mailbox
 from postseal.core.assess import Assessed, Candidate
 from postseal.core.certs import Certificate
+from postseal.core.ciphers import Remembered
 from postseal.core.clock import clock_fault, doubted
 from postseal.core.errors import Unavailable
 from postseal.core.evidence import Evidence, NoAnswer, Orphan, Question
@@ -44,12 +45,13 @@ class Assessment:
     """All candidates of one mailbox as judged at one moment.
 
     ``missing`` asks for evidence that would help; ``error`` says why the certificate store could not be read, or why nobody can
-    tell what is valid now, if so.
+    tell what is valid now, if so. ``remembered`` is what the correspondent said in signed mail that it can read.
     """
 
     assessed: tuple[Assessed, ...] = ()
     missing: tuple[Question | Orphan, ...] = ()
     error: str = ""
+    remembered: Remembered | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Assessor:
         path_settings: PathSettings,
         revocation_settings: RevocationSettings,
         fetch_issuers: bool = False,
+        memory: CapabilityMemory | None = None,
     ) -> None:
         self._directory = directory
         self._trust = trust
@@ -84,6 +87,7 @@ class Assessor:
         self._path_settings = path_settings
         self._revocation = revocation_settings
         self._fetch_issuers = fetch_issuers
+        self._memory = memory
         self._told: LRUCache[tuple[str, Status], datetime] = LRUCache(maxsize=20_000)
         self._lock = Lock()
         self._kept: LRUCache[tuple[str, ...], _Kept[Assessment]] = LRUCache(maxsize=20_000)
@@ -93,6 +97,7 @@ class Assessor:
         """Judge every candidate certificate of ``mailbox`` at ``at``. Never raises for a store that can't be read."""
         try:
             candidates = self._directory.candidates(mailbox)[:_MAX_CANDIDATES]
+            remembered = self._memory.remembered(mailbox) if self._memory is not None and candidates else None
         except Unavailable as exc:
             return Assessment(error=str(exc))
         try:
@@ -101,12 +106,15 @@ class Assessor:
             generation = (self._trust.generation(), -1)
         # Origin and helpers too: a certificate may be pinned, or get its intermediate, without changing itself.
         helpers = (f.fingerprint for c in candidates for f in c.extra)
-        key = (str(mailbox), *(f"{c.origin} {c.certificate.fingerprint}" for c in candidates), *helpers)
+        word = (f"{remembered.signer} {remembered.learnt_at}",) if remembered is not None else ()
+        key = (str(mailbox), *(f"{c.origin} {c.certificate.fingerprint}" for c in candidates), *helpers, *word)
         with self._lock:
             kept = self._kept.get(key)
         if kept is not None and kept.usable(generation, at):
             return kept.value
         assessment, until = self._judge_all(candidates, mailbox, at)
+        if remembered is not None:
+            assessment = replace(assessment, remembered=remembered)
         with self._lock:
             self._kept[key] = _Kept(assessment, generation, at, until)
         return assessment

@@ -48,6 +48,8 @@ def check(
         at = clock.now()
         assessment = assessor.assess(mailbox, at)
     doubted = doubting.recall(mailbox, assessment, match_rule(rules, sender, mailbox), at)
-    facts = RecipientFacts(str(mailbox), mailbox, internal, assessment.assessed, assessment.error, doubted)
+    facts = RecipientFacts(
+        str(mailbox), mailbox, internal, assessment.assessed, assessment.error, doubted, assessment.remembered
+    )
     plan = decide(MessageFacts(sender), (facts,), rules, at, settings)
     return Checked(mailbox, plan.decisions[0], assessment, at)

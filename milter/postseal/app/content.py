@@ -1,7 +1,7 @@
-"""The content of one message, encrypted while it arrives: once for each cipher suite that a recipient's rule asks for.
+"""The content of one message, encrypted while it arrives: once for each cipher suite that will probably be needed.
 
-Plaintext passes through, never kept (THR-16). What must be read again (a clear copy, mail that says it is encrypted already)
-is decrypted from our own ciphertext with the key that we hold until the message ends.
+Plaintext passes through, never kept (THR-16). What must be read again (a clear copy, mail that says it is encrypted already,
+a suite that turns out to be needed at the end) is decrypted from our own ciphertext with the key that we hold until then.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ class Content:
 
     def __init__(self, suites: Sequence[Suite], new_spool: Callable[[], Spool], inner_header: bytes) -> None:
         """``inner_header`` is the header of the inner entity with its empty line; the body follows by ``update``."""
+        self._new_spool = new_spool
         self._streams = {suite: _Stream(suite, new_spool()) for suite in suites}
         self._header_length = len(inner_header)
         self.body_length = 0
@@ -119,13 +120,23 @@ class Content:
                 yield chunk
 
     def sealed(self, suite: Suite, cleared: Sequence[Cleared]) -> SealedForm:
-        """An envelope for these certificates and no other, parsed back and compared. Raises BadData."""
-        stream = self._streams[suite]
+        """An envelope for these certificates and no other, parsed back and compared. Raises BadData, and Unavailable when
+        a suite that wasn't foreseen can't be kept."""
+        stream = self._streams.get(suite) or self._again(suite)
         length = stream.spool.size
         head, tail = envelope(suite, stream.key, cleared, stream.iv, length, stream.sealer.tag)
         check_built(head, tail, length, cleared)
         characters = 4 * -(-(len(head) + length + len(tail)) // 3)
         return SealedForm(head, tail, stream.spool, characters + 2 * -(-characters // 76))
+
+    def _again(self, suite: Suite) -> _Stream:
+        """ALG-5: the same content under another suite, with a key of its own, from our ciphertext: plaintext is never kept."""
+        old = next(iter(self._streams.values()))
+        new = self._streams[suite] = _Stream(suite, self._new_spool())
+        for chunk in old.plain():
+            new.update(chunk)
+        new.finish()
+        return new
 
     def close(self) -> None:
         """Forget ciphertext and keys."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from postseal.app.metering import NO_METER, MailMeter
 from postseal.app.ports import Clock, DecisionWriter, MailLog
 from postseal.core.assess import Assessed
+from postseal.core.ciphers import Source
 from postseal.core.path import Path
 from postseal.core.plan import Action, Decision, Plan, outcomes
 from postseal.core.policy import MessageFacts, RecipientFacts
@@ -107,7 +108,7 @@ def line(queue_id: str, sender: str, decision: Decision, *, at: datetime, delay:
     if decision.cleared:
         cleared = decision.cleared[0]
         parts.append(f"cert=sha256:{cleared.certificate.fingerprint[:16]}")
-        parts += [f"cipher={decision.suite.value}"] if decision.suite else []
+        parts += _cipher(decision)
         parts += _revocation(cleared.assessed, at)
     parts += [f"rule={value(decision.rule)}"] if decision.rule else []
     parts.append(f"delay={max(0.0, delay):.3f}")
@@ -128,6 +129,16 @@ def journal_fields(queue_id: str, sender: str, decision: Decision) -> Mapping[st
     if decision.cleared:
         fields["CERTIFICATE"] = decision.cleared[0].certificate.fingerprint
     return fields
+
+
+def _cipher(decision: Decision) -> list[str]:
+    """Cipher, key transport, and whose word raised them, if anybody's."""
+    parts = [f"cipher={decision.suite.value}"] if decision.suite else []
+    if decision.suite and decision.choice is not None:
+        parts.append(f"key={decision.choice.key}")
+        if decision.choice.source is not Source.NONE:
+            parts.append(f"capabilities={decision.choice.source.value}")
+    return parts
 
 
 def _revocation(assessed: Assessed | None, at: datetime) -> list[str]:

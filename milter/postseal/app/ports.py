@@ -10,6 +10,7 @@ from typing import Protocol
 from postseal.core.address import Mailbox
 from postseal.core.assess import Candidate
 from postseal.core.certs import Certificate
+from postseal.core.ciphers import Remembered
 from postseal.core.evidence import Evidence, Orphan, Question
 from postseal.core.path import Anchor
 from postseal.core.record import DecisionRecord
@@ -28,6 +29,12 @@ class Clock(Protocol):
 class Directory(Protocol):
     def candidates(self, mailbox: Mailbox) -> tuple[Candidate, ...]:
         """All certificates that may be the mailbox's, unjudged. Raises Unavailable when the source can't be read."""
+        ...
+
+
+class CapabilityMemory(Protocol):
+    def remembered(self, mailbox: Mailbox) -> Remembered | None:
+        """What signed mail of the mailbox said that it can read (ALG-2). Raises Unavailable."""
         ...
 
 

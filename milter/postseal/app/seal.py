@@ -26,7 +26,17 @@ from postseal.core.cms.lines import LineCheck
 from postseal.core.cms.smime import HeaderEdit, Split, split
 from postseal.core.errors import BadData, Unavailable
 from postseal.core.message import Field
-from postseal.core.plan import Action, Decision, Delivery, Plan, Reply, reply_for, reply_to
+from postseal.core.plan import (
+    Action,
+    Decision,
+    Delivery,
+    Plan,
+    Reply,
+    in_one_copy,
+    likely_suites,
+    reply_for,
+    reply_to,
+)
 from postseal.core.policy import (
     MessageFacts,
     PolicySettings,
@@ -142,8 +152,10 @@ class _Recipient:
         return self.mailbox is not None and not self.internal and not self.never
 
     def facts(self) -> RecipientFacts:
-        assessed, error = self.assessment.assessed, self.assessment.error
-        return RecipientFacts(self.raw, self.mailbox, self.internal, assessed, error, self.doubted)
+        found = self.assessment
+        return RecipientFacts(
+            self.raw, self.mailbox, self.internal, found.assessed, found.error, self.doubted, found.remembered
+        )
 
 
 class MessageJob:
@@ -242,15 +254,15 @@ class MessageJob:
             return Accept()
         concerned = [r for r in self._recipients.values() if r.concerned]
         message = MessageFacts(self._sender.mailbox)
-        if smime_body(self._fields) is None and not any(r.assessment.missing for r in concerned):
-            plan = self._decide(message)
-            if plan.worst is Action.CLEAR:
-                self._set_record(plan, message, "")
-                return Accept()
+        plan = self._decide(message)
+        certain = smime_body(self._fields) is None and not any(r.assessment.missing for r in concerned)
+        if certain and plan.worst is Action.CLEAR:
+            self._set_record(plan, message, "")
+            return Accept()
         self._split = split(self._fields)
-        suites = tuple(dict.fromkeys(r.rule.suite for r in concerned))
-        # Without any suite the body is of no use: all that can be decided doesn't depend on it.
-        if suites and not self._split.fault:
+        # Without anybody to seal for the body is of no use: all that can be decided doesn't depend on it.
+        if concerned and not self._split.fault:
+            suites = likely_suites(plan.decisions, {r.raw: r.rule.ciphers for r in concerned})
             self._content = Content(suites, self._sealing.new_spool, self._split.inner)
         return None
 
@@ -347,7 +359,8 @@ class MessageJob:
 
     def _decide(self, message: MessageFacts) -> Plan:
         facts = [r.facts() for r in self._recipients.values()]
-        return decide(message, facts, self._settings.rules, self._sealing.clock.now(), self._settings.policy)
+        plan = decide(message, facts, self._settings.rules, self._sealing.clock.now(), self._settings.policy)
+        return plan if self._sealing.reinjector is not None else in_one_copy(plan)
 
     def _possible(self, plan: Plan) -> Plan:
         """The plan, or why this installation can't carry it out."""

@@ -51,7 +51,15 @@ def _trust(config: Config) -> Iterator[str]:
 
 def _rules(config: Config) -> Iterator[str]:
     for rule in config.rules:
-        if rule.suite.gcm and rule.seal is not Seal.NEVER:
-            yield f'[[policy]] rule "{rule.name}": Outlook and Thunderbird can\'t read cipher = "aes256-gcm"'
+        if rule.seal is Seal.NEVER:
+            continue
+        ciphers = rule.ciphers
+        if ciphers.suite is not None and ciphers.suite.gcm:
+            yield f'[[policy]] rule "{rule.name}": Outlook and Thunderbird can\'t read cipher = "{ciphers.suite}"'
+        elif ciphers.unasked is None:
+            yield (
+                f'[[policy]] rule "{rule.name}": floor = "{ciphers.floor}" seals only for who says that he reads it; all '
+                "other mail under this rule is refused"
+            )
     if all(rule.seal is Seal.NEVER for rule in config.rules):
         yield '[[policy]] every rule says seal = "never": nothing will be sealed'

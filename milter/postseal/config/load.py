@@ -11,7 +11,8 @@ from datetime import date
 from datetime import time as clock_time
 from typing import Any
 
-from postseal.config.model import ARRAYS, SECTIONS, Anchor, Config, Policy
+from postseal.config.model import ARRAYS, SECTIONS, Anchor, Config
+from postseal.config.rule import Policy
 from postseal.config.values import ElementError, Kind
 from postseal.core.errors import ConfigError
 from postseal.core.policy import Rule, Seal, WithoutCertificate
@@ -256,6 +257,9 @@ class _Checker:
                     f'[[policy]] rule "{name}": without_certificate = "clear" contradicts seal = "must"; '
                     'must be "refuse" or "defer" or "hold"',
                 )
+            contradiction = policy.rule().ciphers.contradiction()
+            if contradiction:
+                self.problem((*place, contradiction.partition(" ")[0]), f'[[policy]] rule "{name}": {contradiction}')
             if policy.rule().catch_all:
                 catch_all = catch_all or name
         made = tuple(policy.rule() for _, policy in policies)

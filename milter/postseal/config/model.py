@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
 
 from postseal import __version__
+from postseal.config.options import option as _option
+from postseal.config.options import required as _required
+from postseal.config.rule import Policy
 from postseal.config.values import (
     InetSocket,
     Kind,
@@ -37,36 +40,20 @@ from postseal.config.values import (
     octal_mode,
     one_of,
     optional,
-    pattern,
     proxy_url,
-    rule_name,
     size,
     socket_path,
     whole,
 )
 from postseal.core.address import Mailbox
-from postseal.core.doubts import DoubtKnobs, OnDoubt
+from postseal.core.doubts import OnDoubt
 from postseal.core.path import AnchorSettings, PathSettings
 from postseal.core.policy import (
-    Pattern,
     PolicySettings,
     Rule,
-    Seal,
-    Strictness,
-    WithoutCertificate,
 )
 from postseal.core.revocation import Order, RevocationSettings, UseDeltas
-from postseal.core.suite import Suite
 from postseal.core.verdict import Nonce, OnNoneDeclared
-
-
-def _option(kind: Kind, default: object, doc: str) -> Any:
-    """A field whose default is what a TOML file would say."""
-    return field(default=kind.parse(default), metadata={"kind": kind, "default": default, "doc": " ".join(doc.split())})
-
-
-def _required(kind: Kind, doc: str) -> Any:
-    return field(metadata={"kind": kind, "default": None, "doc": " ".join(doc.split())})
 
 
 # fmt: off
@@ -314,61 +301,6 @@ class Metrics:
         Where metrics are served by HTTP, for example "127.0.0.1:9463". There is no password, so only a loopback address is
         accepted unless allow_remote says otherwise.""")
     allow_remote: bool = _option(boolean(), False, "Let listen be an address that other machines can reach.")
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A rule; [[policy]] is written once for each. The first one that matches sender and recipient decides. Without a
-    last rule for "any" one named "default" is added: seal = "may", without_certificate = "clear", revocation = "soft"."""
-
-    name: str = _required(rule_name(), "Name of the rule in the log. Must be given, and given only once.")
-    recipients: tuple[Pattern, ...] = _option(list_of(pattern(), empty=False), ["any"], "Recipients to which the rule applies.")
-    senders: tuple[Pattern, ...] = _option(list_of(pattern(), empty=False), ["any"], """
-        Senders to which the rule applies. "any" includes the empty sender of bounces.""")
-    seal: Seal = _option(choice(Seal), "may", """
-        "must": never in clear. "may": sealed when the recipient has a usable certificate. "never": in clear, and
-        certificates are not looked at.""")
-    without_certificate: WithoutCertificate | None = _option(
-        optional(choice(WithoutCertificate), 'clear for seal = "may", refuse for seal = "must"'), "", """
-        What happens when the recipient has no usable certificate. "hold" puts the message on hold in the queue. "clear"
-        contradicts seal = "must". "refuse" and "defer" answer as soon as the recipient is named, before the message is
-        seen, so they also turn away mail that the sender has encrypted himself; "hold" lets it pass.""")
-    revocation: Strictness = _option(choice(Strictness), "soft", """
-        When it can't be found out whether a certificate is revoked: "soft" seals and warns, "strict" defers until
-        give_up, then refuses. The options on_... decide about single causes, also under "strict". A certificate that is
-        revoked is never used, and doubt never lets mail go in clear.""")
-    on_unavailable: OnDoubt | None = _option(optional(choice(OnDoubt), "as in [revocation]"), "", """
-        As in [revocation], for this rule.""")
-    on_suspicious: OnDoubt | None = _option(optional(choice(OnDoubt), "as in [revocation]"), "", """
-        As in [revocation], for this rule.""")
-    on_none_declared: OnNoneDeclared | None = _option(optional(choice(OnNoneDeclared), "as in [revocation]"), "", """
-        As in [revocation], for this rule.""")
-    on_ocsp_unknown: OnDoubt | None = _option(optional(choice(OnDoubt), "as in [revocation]"), "", """
-        As in [revocation], for this rule.""")
-    certificate_policies: frozenset[str] = _option(
-        Kind("list of object identifiers", list_of(object_identifier()).allowed,
-            lambda v: frozenset(list_of(object_identifier()).parse(v))), [], """
-        Certificate policies, of which a recipient's certificate must be valid under one, for example "2.23.140.1.5.3.3" for
-        certificates that name a person and a company and were validated strictly. Empty is any, or none.""")
-    cipher: Suite = _option(choice(Suite), "aes256-cbc", """
-        Content cipher. Outlook and Thunderbird can't read "aes256-gcm".""")
-
-    # fmt: on
-    def rule(self) -> Rule:
-        fallback = WithoutCertificate.REFUSE if self.seal is Seal.MUST else WithoutCertificate.CLEAR
-        return Rule(
-            name=self.name,
-            recipients=self.recipients,
-            senders=self.senders,
-            seal=self.seal,
-            without_certificate=self.without_certificate or fallback,
-            revocation=self.revocation,
-            suite=self.cipher,
-            certificate_policies=self.certificate_policies,
-            doubt=DoubtKnobs(
-                self.on_unavailable, self.on_suspicious, self.on_none_declared, self.on_ocsp_unknown
-            ),
-        )
 
 
 @dataclass(frozen=True, slots=True)

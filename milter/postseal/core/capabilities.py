@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from postseal.core.certs import Certificate
-from postseal.core.cms.structures import AES_WRAP, OAEP_HASHES, RSAES_OAEP, STD_DH_KDF, SUITE_OID
 from postseal.core.der import NULL, OID, SEQUENCE, BadDer, Cursor, context, oid_content, tlv
 from postseal.core.errors import BadData
 from postseal.core.suite import KeyTransport, Suite
@@ -17,7 +16,19 @@ from postseal.core.suite import KeyTransport, Suite
 # RFC 4262 §2: the extension has the attribute's OID and syntax.
 EXTENSION = "1.2.840.113549.1.9.15"
 
+# RFC 4055 §2.1 and §4.1, RFC 3565 §4.1, RFC 5084 §3.2.
+_RSAES_OAEP = "1.2.840.113549.1.1.7"
 _MGF1 = "1.2.840.113549.1.1.8"
+_AES = "2.16.840.1.101.3.4.1."
+SUITE_OIDS: dict[Suite, str] = {
+    Suite.AES_128_CBC: f"{_AES}2",
+    Suite.AES_192_CBC: f"{_AES}22",
+    Suite.AES_256_CBC: f"{_AES}42",
+    Suite.AES_128_GCM: f"{_AES}6",
+    Suite.AES_256_GCM: f"{_AES}46",
+}
+_SHA = "2.16.840.1.101.3.4.2."
+_HASH_OID = {"sha1": "1.3.14.3.2.26", "sha256": f"{_SHA}1", "sha384": f"{_SHA}2", "sha512": f"{_SHA}3"}
 _MAX_CAPABILITIES = 128
 _MAX_OCTETS = 16 * 1024
 
@@ -64,13 +75,12 @@ def certificate_capabilities(certificate: Certificate) -> tuple[Capability, ...]
         return None
 
 
-_SUITES = {oid.dotted_string: suite for suite, oid in SUITE_OID.items()}
+_SUITES = {oid: suite for suite, oid in SUITE_OIDS.items()}
 _TRANSPORTS = {
     "sha256": KeyTransport.OAEP_SHA256,
     "sha384": KeyTransport.OAEP_SHA384,
     "sha512": KeyTransport.OAEP_SHA512,
 }
-_HASH_OID = {name: oid.dotted_string for oid, name in OAEP_HASHES.items()}
 
 
 def suites(capabilities: Iterable[Capability]) -> frozenset[Suite]:
@@ -80,16 +90,19 @@ def suites(capabilities: Iterable[Capability]) -> frozenset[Suite]:
 
 def transports(capabilities: Iterable[Capability]) -> frozenset[KeyTransport]:
     """The kinds of RSAES-OAEP among them that postseal writes."""
-    found = (_transport(c) for c in capabilities if c.oid == RSAES_OAEP.dotted_string)
+    found = (oaep_transport(c.parameters) for c in capabilities if c.oid == _RSAES_OAEP)
     return frozenset(transport for transport in found if transport is not None)
 
 
-def _transport(capability: Capability) -> KeyTransport | None:
-    """RFC 4055 §4.1: the parameters name the hash function. Without any it is OAEP of whatever kind, and ALG-4 says which."""
-    if not capability.parameters or capability.parameters == tlv(NULL):
+def oaep_transport(parameters: bytes) -> KeyTransport | None:
+    """What RSAES-OAEP-params ask for; None when it is something that we don't write, or broken.
+
+    RFC 4055 §4.1: the parameters name the hash function. Without any it is OAEP of whatever kind, and ALG-4 says which.
+    """
+    if not parameters or parameters == tlv(NULL):
         return KeyTransport.OAEP_SHA256
     try:
-        return _TRANSPORTS.get(_oaep_hash(capability.parameters))
+        return _TRANSPORTS.get(_oaep_hash(parameters))
     except BadDer:
         return None
 
@@ -116,6 +129,21 @@ def _hash_name(algorithm: Cursor) -> str:
     return next((name for name, known in _HASH_OID.items() if known == oid), "")
 
 
+# DES-EDE3-CBC, RC2-CBC, DES-CBC, RC4; and what isn't ours but good: Camellia, AES-CCM, AES-192-GCM, ChaCha20-Poly1305.
+_WEAK = frozenset({"1.2.840.113549.3.7", "1.2.840.113549.3.2", "1.3.14.3.2.7", "1.2.840.113549.3.4"})
+_STRONG = frozenset(_SUITES) | {
+    *(f"1.2.392.200011.61.1.1.1.{n}" for n in (2, 3, 4)),
+    *(f"{_AES}{n}" for n in (7, 27, 47, 26)),
+    "1.2.840.113549.1.9.16.3.18",
+}
+
+
+def weak_only(capabilities: Iterable[Capability]) -> bool:
+    """Do they list content ciphers, but only such as nobody should use any more?"""
+    listed = {c.oid for c in capabilities}
+    return bool(listed & _WEAK) and not listed & _STRONG
+
+
 def _algorithm(oid: str, *parameters: bytes) -> bytes:
     return tlv(SEQUENCE, tlv(OID, oid_content(oid)), *parameters)
 
@@ -124,23 +152,21 @@ def oaep_capability(hash_name: str) -> Capability:
     """RFC 4055 §4.1: RSAES-OAEP with one hash function, all written out, and the empty label (which is the default)."""
     digest = _algorithm(_HASH_OID[hash_name], tlv(NULL))
     mask = _algorithm(_MGF1, digest)
-    return Capability(RSAES_OAEP.dotted_string, tlv(SEQUENCE, tlv(context(0), digest), tlv(context(1), mask)))
+    return Capability(_RSAES_OAEP, tlv(SEQUENCE, tlv(context(0), digest), tlv(context(1), mask)))
 
 
-def _agreement(hash_name: str, key_octets: int) -> Capability:
-    """RFC 5753 §6: a key agreement scheme together with the key wrap algorithm."""
-    scheme = next(oid for oid, name in STD_DH_KDF.items() if name == hash_name)
-    wrap = next(oid for oid, octets in AES_WRAP.items() if octets == key_octets)
-    return Capability(scheme.dotted_string, _algorithm(wrap.dotted_string))
+def _agreement(scheme: int, wrap: int) -> Capability:
+    """RFC 5753 §6: dhSinglePass-stdDH-sha256kdf (1), -sha384kdf (2) or -sha512kdf (3), with AES key wrap."""
+    return Capability(f"1.3.132.1.11.{scheme}", _algorithm(f"{_AES}{wrap}"))
 
 
 # RFC 8551 §2.5.2: in order of preference, apart by category. Compression is left out although it is read: who compresses lets
 # an observer compare lengths, and nobody should begin because of us.
 OURS: tuple[Capability, ...] = (
     *(
-        Capability(SUITE_OID[suite].dotted_string)
+        Capability(SUITE_OIDS[suite])
         for suite in (Suite.AES_256_GCM, Suite.AES_128_GCM, Suite.AES_256_CBC, Suite.AES_192_CBC, Suite.AES_128_CBC)
     ),
     *(oaep_capability(name) for name in ("sha512", "sha384", "sha256")),
-    *(_agreement(name, octets) for name, octets in (("sha512", 32), ("sha384", 32), ("sha256", 32), ("sha256", 16))),
+    *(_agreement(scheme, wrap) for scheme, wrap in ((3, 45), (2, 45), (1, 45), (1, 5))),
 )

@@ -28,12 +28,24 @@ def tree(record: DecisionRecord) -> Node:
         (
             Node(f"because: {_reason(record.reason, details.get('detail', ''))}"),
             *((Node(f"by rule: {escape(record.rule)}"),) if record.rule else ()),
-            *((Node(f"cipher: {escape(details['cipher'])}"),) if details.get("cipher") else ()),
+            *_cipher(details),
             *_remarks(details),
             *(_candidate(candidate) for candidate in details.get("candidates", ())),
             *_left_out(details),
         ),
     )
+
+
+def _cipher(details: Mapping[str, Any]) -> Iterator[Node]:
+    """The cipher, how the key is wrapped, and why. Records of earlier versions don't say why."""
+    if not details.get("cipher"):
+        return
+    key = f", key {escape(details['key_transport'])}" if details.get("key_transport") else ""
+    why = details.get("cipher_why", "")
+    listed = details.get("capabilities", "")
+    below = [Node(escape(why, 400))] if why else []
+    below += [Node(f"the recipient lists: {escape(listed, 400)}")] if listed else []
+    yield Node(f"cipher: {escape(details['cipher'])}{key}", tuple(below))
 
 
 def _remarks(details: Mapping[str, Any]) -> Iterator[Node]:
@@ -118,6 +130,7 @@ def drawn(node: Node, indent: str = "") -> Iterator[str]:
 _SECTIONS = {
     "ok": "Sealed, or passed as it came",
     "rcpt": "A recipient whose mail isn't sealed",
+    "cipher": "Why no cipher suits a certificate, or a remark on the one that was chosen",
     "policy": "A message that can't be delivered as decided",
     "mail": "A message that can't be sealed as it is",
     "sys": "The system",

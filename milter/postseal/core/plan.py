@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
+from postseal.core.ciphers import Choice, CipherRule, common
 from postseal.core.fitness import key_family
 from postseal.core.reasons import CATALOGUE
 from postseal.core.suite import KeyFamily, Suite
@@ -40,6 +41,7 @@ class Decision:
     """What happens to one recipient. ``reason`` is a catalogue code, ``rule`` the name of the rule that decided.
 
     ``doubted`` are fingerprints of certificates whose unknown revocation status alone keeps mail waiting, or ended that.
+    ``choice`` says why it is ``suite``.
     """
 
     recipient: str
@@ -51,6 +53,7 @@ class Decision:
     suite: Suite | None = None
     warnings: tuple[Warn, ...] = ()
     doubted: tuple[str, ...] = ()
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,35 @@ def group(decisions: Sequence[Decision]) -> tuple[Delivery, ...]:
     if clear:
         copies.append(Delivery(_different(clear), None, None))
     return tuple(copies)
+
+
+def in_one_copy(plan: Plan) -> Plan:
+    """ALG-3: the plan with one suite for all, where there can't be several copies and each could get that one too."""
+    sealed = [d for d in plan.decisions if d.action is Action.SEAL and d.choice is not None]
+    shared = common(d.choice.others for d in sealed if d.choice is not None)
+    if shared is None or all(d.suite is shared for d in sealed):
+        return plan
+    decisions = tuple(_sharing(d, shared) if d in sealed else d for d in plan.decisions)
+    return Plan(decisions, group(decisions))
+
+
+def _sharing(decision: Decision, suite: Suite) -> Decision:
+    choice = decision.choice
+    if choice is None or decision.suite is suite:
+        return decision
+    why = f"{suite} instead of {choice.suite}, so that one copy suits all recipients; {choice.why}"
+    return replace(decision, suite=suite, choice=replace(choice, suite=suite, why=why))
+
+
+def likely_suites(decisions: Sequence[Decision], rules: Mapping[str, CipherRule]) -> tuple[Suite, ...]:
+    """The suites that a message will need as far as can be known before it has been judged for good; at least one."""
+    found = {d.suite: None for d in decisions if d.suite is not None}
+    for decision in decisions:
+        rule = rules.get(decision.recipient)
+        # What waits for evidence may still be sealed.
+        if rule is not None and rule.unasked is not None and (decision.action is Action.DEFER or not found):
+            found[rule.unasked] = None
+    return tuple(found) or (Suite.AES_256_CBC,)
 
 
 def _different(items: Sequence[T]) -> tuple[T, ...]:

@@ -12,6 +12,7 @@ from postseal.core.address import Mailbox, domain_to_ascii, parse_mailbox
 from postseal.core.assess import Assessed
 from postseal.core.certs import Certificate
 from postseal.core.choice import ranked
+from postseal.core.ciphers import USUAL, Choice, CipherRule, Known, NoFit, Remembered, choose, known_of
 from postseal.core.der import later
 from postseal.core.doubts import (
     NO_KNOBS,
@@ -27,7 +28,7 @@ from postseal.core.doubts import (
 from postseal.core.path import PathFault
 from postseal.core.plan import Action, Decision, Plan, Warn, deferred, group
 from postseal.core.revocation import Doubt, Status, Verdict
-from postseal.core.suite import PLAIN_WRAP, Suite, Wrap
+from postseal.core.suite import PLAIN_WRAP, Wrap
 
 
 class Seal(StrEnum):
@@ -106,7 +107,7 @@ class Rule:
     seal: Seal
     without_certificate: WithoutCertificate
     revocation: Strictness
-    suite: Suite
+    ciphers: CipherRule = USUAL
     certificate_policies: frozenset[str] = frozenset()
     doubt: DoubtKnobs = NO_KNOBS
 
@@ -136,7 +137,8 @@ class Cleared:
 class RecipientFacts:
     """One envelope recipient. ``recipient`` is the string exactly as the MTA gave it (delrcpt compares it by octets).
 
-    ``doubted`` are fingerprints of certificates for which mail to this recipient waits, and since when.
+    ``doubted`` are fingerprints of certificates for which mail to this recipient waits, and since when. ``remembered`` is what
+    the recipient said in signed mail that it can read.
     """
 
     recipient: str
@@ -145,6 +147,7 @@ class RecipientFacts:
     assessed: tuple[Assessed, ...] = ()
     directory_error: str = ""
     doubted: tuple[tuple[str, datetime], ...] = ()
+    remembered: Remembered | None = None
 
     def doubted_since(self, certificate: Certificate) -> datetime | None:
         return next((since for fingerprint, since in self.doubted if fingerprint == certificate.fingerprint), None)
@@ -251,12 +254,17 @@ def _decide_one(
     if facts.directory_error:
         return Decision(to, Action.DEFER, "sys.directory-unavailable", rule.name, facts.directory_error)
     # Best first (core.choice); policy takes the first that the rule accepts.
-    judged = [(a, _judge(a, rule, settings, facts, at)) for a in ranked(facts.assessed, facts.mailbox)]
+    judged = [
+        (a, _with_cipher(_judge(a, rule, settings, facts, at), a, rule, facts))
+        for a in ranked(facts.assessed, facts.mailbox)
+    ]
     for assessed, judgement in judged:
-        if isinstance(judgement, _Usable):
-            cleared = Cleared(assessed.candidate.certificate, assessed)
+        if isinstance(judgement, _Usable) and judgement.choice is not None:
+            choice = judgement.choice
+            wrap = PLAIN_WRAP if choice.transport is None else Wrap(choice.transport)
+            cleared = Cleared(assessed.candidate.certificate, assessed, wrap)
             return Decision(
-                to, Action.SEAL, "ok.sealed", rule.name, "", (cleared,), rule.suite, judgement.warnings
+                to, Action.SEAL, "ok.sealed", rule.name, "", (cleared,), choice.suite, judgement.warnings, choice=choice
             )  # fmt: skip
     doubted = tuple(a.candidate.certificate.fingerprint for a, j in judged if isinstance(j, _Undecided) or j.given_up)
     for _, judgement in judged:
@@ -273,6 +281,7 @@ def _decide_one(
 class _Usable:
     warnings: tuple[Warn, ...]
     given_up: bool = False
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,13 +296,16 @@ class _Undecided:
 
 @dataclass(frozen=True, slots=True)
 class _Rejected:
-    """Not usable. ``by`` names the knob where doubt alone is the reason: then mail never goes in clear for it."""
+    """Not usable. ``by`` names the knob where doubt alone is the reason: then mail never goes in clear for it; nor where only
+    no cipher fits (``no_cipher``).
+    """
 
     code: str
     detail: str
     by: str = ""
     given_up: bool = False
     error: bool = False
+    no_cipher: bool = False
 
 
 def _judge(
@@ -339,6 +351,34 @@ def _judge(
     return outcome
 
 
+def known_for(assessed: Assessed, facts: RecipientFacts) -> Known:
+    """What counts of the recipient's capabilities. ALG-2: the word of a signer whose certificate was revoked since doesn't."""
+    remembered = facts.remembered
+    if remembered is not None and any(
+        a.candidate.certificate.fingerprint == remembered.signer and any(v.forbids for v in a.verdicts)
+        for a in facts.assessed
+    ):
+        remembered = None
+    return known_of(assessed.candidate.certificate, remembered)
+
+
+def _with_cipher(
+    judgement: _Usable | _Undecided | _Rejected, assessed: Assessed, rule: Rule, facts: RecipientFacts
+) -> _Usable | _Undecided | _Rejected:
+    """A certificate that may be used, with the cipher for it; rejected when none fits."""
+    if not isinstance(judgement, _Usable):
+        return judgement
+    label = f"certificate sha256:{assessed.candidate.certificate.fingerprint[:16]}"
+    choice = choose(rule.ciphers, assessed.candidate.certificate, known_for(assessed, facts))
+    if isinstance(choice, NoFit):
+        return _Rejected(choice.code, f"{label}: {choice.detail}", no_cipher=True)
+    warnings = judgement.warnings
+    if choice.fallen:
+        # A correspondent who suddenly can do less has an old program again, or somebody wants us to believe that.
+        warnings = (*warnings, Warn("cipher.downgrade", f"{label}: sealed with {choice.fallen}", error=True))
+    return replace(judgement, warnings=warnings, choice=choice)
+
+
 def _unknown(
     who: str, verdict: Verdict, answer: Answer, since: datetime, settings: PolicySettings
 ) -> _Usable | _Undecided | _Rejected:
@@ -381,8 +421,12 @@ def _without_certificate(to: str, rule: Rule, rejected: Sequence[_Rejected]) -> 
         done = WithoutCertificate.REFUSE
     # RPL-6: doubt can be made by who blocks or forges evidence, so it never opens the way to clear text.
     in_doubt = any(r.by for r in rejected)
-    if any(r.given_up for r in rejected) or (in_doubt and done is WithoutCertificate.CLEAR):
+    # ALG-3: a floor that clear text could pass under would be none.
+    no_cipher = any(r.no_cipher for r in rejected)
+    if any(r.given_up for r in rejected) or ((in_doubt or no_cipher) and done is WithoutCertificate.CLEAR):
         done = WithoutCertificate.REFUSE
+    if no_cipher:
+        code = "rcpt.no-cipher"
     if in_doubt and done is WithoutCertificate.REFUSE:
         given_up = any(r.given_up for r in rejected)
         code = "rcpt.revocation-given-up" if given_up else "rcpt.revocation-refused"

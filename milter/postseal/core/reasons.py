@@ -57,11 +57,20 @@ _OUTCOMES = (
         550,
         "5.7.5",
     ),
+    Reason("rcpt.no-cipher", "no cipher that the rule allows suits the recipient", "RFC 8551 §2.7.3", 550, "5.7.4"),
     Reason("rcpt.bad-address", "the recipient address can't be parsed", "RFC 5321 §4.1.2", 553, "5.1.3"),
     Reason("rcpt.held", "held for the administrator"),
     Reason(
         "rcpt.with-others", "not delivered, because the message isn't accepted for another recipient", "", 451, "4.7.1"
     ),
+)
+
+# core.ciphers: why no cipher suits a certificate, or a remark on the one that was chosen.
+_CIPHER: tuple[Reason, ...] = (
+    Reason("cipher.none-fits", "the recipient isn't known to read what the rule allows", "RFC 8551 §2.7"),
+    Reason("cipher.weak-only", "the recipient lists only ciphers that are broken", "RFC 8551 §2.7"),
+    Reason("cipher.key-excluded", "the key is of a kind that the rule's set of ciphers doesn't allow", "RFC 4055 §4.1"),
+    Reason("cipher.downgrade", "sealed with less than the recipient once said that it reads", "RFC 8551 §2.7.1"),
 )
 
 # core.path: why a certificate has no valid path. One code per failed check, most useful one reported.
@@ -265,7 +274,7 @@ _SYS: tuple[Reason, ...] = (
     Reason("sys.directory-unavailable", "the recipients' certificates can't be read now", "", 451, "4.3.0"),
 )
 
-CATALOGUE: dict[str, Reason] = {r.code: r for r in (*_OUTCOMES, *_PATH, *_CERT, *_REV, *_SIG, *_MAIL, *_SYS)}
+CATALOGUE: dict[str, Reason] = {r.code: r for r in (*_OUTCOMES, *_CIPHER, *_PATH, *_CERT, *_REV, *_SIG, *_MAIL, *_SYS)}
 
 
 def reason(code: str) -> Reason:

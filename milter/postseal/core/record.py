@@ -65,11 +65,25 @@ def record_of(
             "internal": bool(facts and facts.internal),
             "directory_error": facts.directory_error if facts else "",
             "cipher": decision.suite.value if decision.suite else "",
+            **_cipher(decision),
             "warnings": [{"code": w.code, "detail": w.detail, "error": w.error} for w in decision.warnings],
             "candidates": _candidates(assessed, mailbox, used),
             "candidates_left_out": max(0, len(assessed) - _CANDIDATES),
         },
     )
+
+
+def _cipher(decision: Decision) -> dict[str, str]:
+    """How the content key was wrapped, why it was this cipher, and whose word that rests on."""
+    choice = decision.choice if decision.suite else None
+    if choice is None:
+        return {"key_transport": "", "cipher_why": "", "capabilities_from": "", "capabilities": ""}
+    return {
+        "key_transport": choice.key,
+        "cipher_why": choice.why,
+        "capabilities_from": choice.source.value,
+        "capabilities": ", ".join(choice.listed),
+    }
 
 
 def _candidates(
