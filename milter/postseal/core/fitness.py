@@ -243,17 +243,20 @@ def _signature(about: Profile, weak_keys: bool) -> list[Finding]:
     return [Finding(f"cert.{code}", f"it is {words}", False)] if code else []
 
 
-def signing_fitness(certificate: Certificate, at: datetime) -> tuple[Finding, ...]:
-    """All findings about signing mail with the certificate's key; without a fatal one it may be done. Total."""
+def signing_fitness(certificate: Certificate, at: datetime, *, weak_keys: bool = False) -> tuple[Finding, ...]:
+    """All findings about signing mail with the certificate's key; without a fatal one it may be done. Total.
+
+    ``weak_keys`` as for ``fitness``.
+    """
     about = profile(certificate)
     if about.broken:
         return (Finding("cert.bad-extension", f"its extensions can't be read: {about.broken}", True),)
     found = _validity(certificate, at) + _role(about)
-    fault, words = rsa_fault(certificate, False)
+    fault, words = rsa_fault(certificate, weak_keys)
     if fault:
         found.append(Finding(_RSA_CODES[fault], f"it has {words}", True))
     elif key_kind(certificate).startswith("RSA"):
-        found += _rsa_weakness(certificate, False)
+        found += _rsa_weakness(certificate, weak_keys)
     usage = about.key_usage
     if usage is None:
         found.append(Finding("cert.no-key-usage", "it has no key usage, so nothing says that it is for signing", False))
@@ -262,4 +265,4 @@ def signing_fitness(certificate: Certificate, at: datetime) -> tuple[Finding, ..
         found.append(
             Finding("cert.no-digital-signature", "its key usage has neither digitalSignature nor nonRepudiation", True)
         )
-    return tuple(found + _signature(about, False))
+    return tuple(found + _signature(about, weak_keys))
