@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, x448, x25519
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, x448
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +19,7 @@ from postseal.core.fitness import addresses, fitness, key_family
 from postseal.core.profile import key_kind
 from postseal.core.reasons import CATALOGUE
 from postseal.core.suite import KeyFamily
+from support.cms import oaep_recipient
 from support.pki import DAY, NOW, Leaf, authority, key, name, usage
 
 ROOT = authority("Root")
@@ -232,9 +233,7 @@ class TestKeys:
     @pytest.mark.parametrize(
         ("public", "kind", "expected"),
         [
-            (ec.generate_private_key(ec.BrainpoolP256R1()).public_key(), "brainpoolP256r1", "cert.brainpool"),
             (ec.generate_private_key(ec.SECP256K1()).public_key(), "secp256k1", "cert.unsupported-key"),
-            (x25519.X25519PrivateKey.generate().public_key(), "X25519", "cert.no-reader"),
             (x448.X448PrivateKey.generate().public_key(), "X448", "cert.no-reader"),
             (key("ed25519").public_key(), "Ed25519", "cert.signing-key"),
             (ed448.Ed448PrivateKey.generate().public_key(), "Ed448", "cert.signing-key"),
@@ -244,8 +243,50 @@ class TestKeys:
     def test_other_kinds(self, public: Any, kind: str, expected: str) -> None:
         leaf = certificate(AGREE, public=public)
         assert key_kind(leaf.certificate) == kind
-        assert codes(leaf) == {expected: True}
+        assert codes(leaf, x25519=True) == {expected: True}
         assert key_family(leaf.certificate) is None
+
+    @pytest.mark.parametrize(("kind", "name"), [("bp256", "P256"), ("bp384", "P384"), ("bp512", "P512")])
+    def test_brainpool_curves_of_the_crypto_library(self, kind: str, name: str) -> None:
+        """RFC 5639, RFC 5753 §3"""
+        leaf = ROOT.issue("alice@example.test", kind=kind)
+        assert (key_kind(leaf.certificate), key_family(leaf.certificate)) == (f"brainpool{name}r1", KeyFamily.EC)
+        assert codes(leaf) == {}
+        assert codes(ROOT.issue("alice@example.test", kind=kind, key_usage=ENCIPHER[0])) == {
+            "cert.no-key-agreement": True
+        }
+
+    @pytest.mark.parametrize(("arc", "kind"), [(3, "brainpoolP192r1"), (8, "brainpoolP256t1"), (9, "brainpoolP320r1")])
+    def test_other_brainpool_curves(self, arc: int, kind: str) -> None:
+        curve = bytes.fromhex("06092b2403030208010107")
+        leaf = certificate(AGREE, public=key("bp256").public_key())
+        changed = load_certificate(leaf.certificate.der.replace(curve, curve[:-1] + bytes([arc])))
+        assert key_kind(changed) == kind
+        assert codes(Leaf(changed, None)) == {"cert.brainpool": True}
+
+    def test_x25519_on_demand(self) -> None:
+        """RFC 8418, RFC 8410 §5: only where it is asked for, and with keyAgreement."""
+        leaf = ROOT.issue("alice@example.test", kind="x25519")
+        assert codes(leaf) == {"cert.no-reader": True}
+        assert codes(leaf, x25519=True) == {}
+        assert key_family(leaf.certificate) is KeyFamily.X25519
+        other = ROOT.issue("alice@example.test", kind="x25519", key_usage=ENCIPHER[0])
+        assert codes(other, x25519=True) == {"cert.no-key-agreement": True}
+        x448_leaf = certificate(AGREE, public=x448.X448PrivateKey.generate().public_key())
+        assert codes(x448_leaf, x25519=True) == {"cert.no-reader": True}
+
+    def test_oaep_keys(self) -> None:
+        """RFC 4055 §4: a key that says id-RSAES-OAEP, with parameters that we know or with none."""
+        oid = bytes.fromhex("06092a864886f70d010107")
+        for parameters, expected in (
+            (b"", {}),
+            (b"\x30\x00", {}),
+            (b"\x30\x02\x05\x00", {"cert.unsupported-key": True}),
+            (bytes.fromhex("300da00b300906052b030405060500"), {"cert.unsupported-key": True}),
+        ):
+            leaf = oaep_recipient(tlv(SEQUENCE, oid, parameters))
+            assert (key_kind(leaf.certificate), key_family(leaf.certificate)) == ("RSA-OAEP", KeyFamily.RSA)
+            assert {f.code: f.fatal for f in fitness(leaf.certificate, None, NOW)} == expected
 
     def test_rsa_keys_for_signatures_only(self) -> None:
         """RFC 4055 §1.2: id-RSASSA-PSS in the key says that it only signs."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from postseal.core.address import Mailbox
 from postseal.core.assess import Assessed, Origin
-from postseal.core.fitness import addresses
+from postseal.core.fitness import addresses, key_family
 from postseal.core.path import PathFault
-from postseal.core.profile import key_kind, profile
+from postseal.core.profile import profile, rsa_modulus
 from postseal.core.revocation import Status
+from postseal.core.suite import KeyFamily
 
 _ORIGINS = tuple(Origin)
 
@@ -41,18 +42,17 @@ def _dual_use(assessed: Assessed) -> int:
 def _weakness(assessed: Assessed) -> int:
     """Minus the strength in bits, roughly as NIST SP 800-57 part 1 §5.6.1.1 compares RSA with EC."""
     certificate = assessed.candidate.certificate
-    if key_kind(certificate) in ("unreadable", "RSA-PSS", "RSA-OAEP"):
-        return 0
+    family = key_family(certificate)
+    if family is KeyFamily.RSA:
+        size = rsa_modulus(certificate).bit_length()
+        return -(size * 80 // 1024 if size < 2048 else 112 + (size - 2048) // 64)
+    if family is KeyFamily.X25519:
+        return -128
     try:
         key = certificate.x509.public_key()
     except Exception:
         return 0
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return -key.curve.key_size // 2
-    if isinstance(key, rsa.RSAPublicKey):
-        size = key.key_size
-        return -(size * 80 // 1024 if size < 2048 else 112 + (size - 2048) // 64)
-    return 0
+    return -key.curve.key_size // 2 if isinstance(key, ec.EllipticCurvePublicKey) else 0
 
 
 Criterion = tuple[Callable[[Assessed, Mailbox], Any], str]

@@ -19,14 +19,14 @@ from postseal.core.assess import Finding
 from postseal.core.certs import Certificate
 from postseal.core.der import BadDer, Cursor, later
 from postseal.core.errors import BadData
+from postseal.core.oaep import demanded
 from postseal.core.profile import Profile, algorithm_fault, extension, key_kind, profile, rsa_fault, rsa_modulus
-from postseal.core.suite import KeyFamily
+from postseal.core.suite import FAMILIES, KeyFamily
 
 # RFC 9598 §3: id-on-SmtpUTF8Mailbox
 _SMTP_UTF8_MAILBOX = "1.3.6.1.5.5.7.8.9"
 _UTF8_STRING = 0x0C
 _SKEW = timedelta(minutes=5)
-_EC_KINDS = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 _SIGNING_ONLY = frozenset({"Ed25519", "Ed448", "RSA-PSS", "DSA"})
 
 
@@ -104,19 +104,22 @@ def _take_utf8(value: bytes, found: list[Mailbox], ignored: list[str]) -> None:
 
 
 def key_family(certificate: Certificate) -> KeyFamily | None:
-    """How a content key is wrapped for this certificate: RSA, or ECDH on P-256, P-384, P-521; None when it can't be."""
-    kind = key_kind(certificate)
-    if kind == "RSA":
-        return KeyFamily.RSA
-    return KeyFamily.EC if kind in _EC_KINDS else None
+    """How a content key is wrapped for this certificate; None when it can't be."""
+    return FAMILIES.get(key_kind(certificate))
 
 
 def fitness(
-    certificate: Certificate, mailbox: Mailbox | None, at: datetime, *, weak_keys: bool = False
+    certificate: Certificate,
+    mailbox: Mailbox | None,
+    at: datetime,
+    *,
+    weak_keys: bool = False,
+    x25519: bool = False,
 ) -> tuple[Finding, ...]:
     """All findings, the address first; without a fatal one the certificate may be used for ``mailbox``.
 
     ``mailbox`` None skips the address rules. ``weak_keys`` turns RSA keys of 1024 to 2047 bits and SHA-1 into warnings.
+    ``x25519`` lets keys for X25519 pass, which hardly any mail reader opens.
     Total: any certificate gives findings, never an exception.
     """
     about = profile(certificate)
@@ -125,8 +128,8 @@ def fitness(
     found = [] if mailbox is None else _address(certificate, mailbox)
     found += _validity(certificate, at)
     found += _role(about)
-    found += _key(certificate, weak_keys)
-    found += _usage(about, key_kind(certificate))
+    found += _key(certificate, weak_keys, x25519)
+    found += _usage(about, key_family(certificate))
     found += _signature(about, weak_keys)
     return tuple(found)
 
@@ -167,14 +170,14 @@ def _role(about: Profile) -> list[Finding]:
     return found
 
 
-def _usage(about: Profile, kind: str) -> list[Finding]:
-    """CERT-10, RFC 8550 §4.4.2, RFC 5753 §3."""
+def _usage(about: Profile, family: KeyFamily | None) -> list[Finding]:
+    """CERT-10, RFC 8550 §4.4.2, RFC 5753 §3, RFC 8410 §5."""
     usage = about.key_usage
     if usage is None:
         return [Finding("cert.no-key-usage", "it has no key usage, so nothing says that it is for encryption", False)]
-    if kind == "RSA" and not usage.key_encipherment:
+    if family is KeyFamily.RSA and not usage.key_encipherment:
         return [Finding("cert.no-key-encipherment", "its key usage lacks keyEncipherment", True)]
-    if kind in _EC_KINDS:
+    if family in (KeyFamily.EC, KeyFamily.X25519):
         if not usage.key_agreement:
             return [Finding("cert.no-key-agreement", "its key usage lacks keyAgreement", True)]
         if usage.decipher_only:
@@ -185,7 +188,7 @@ def _usage(about: Profile, kind: str) -> list[Finding]:
 _RSA_CODES = {"oversized": "cert.oversized-key", "absurd": "cert.broken-key", "weak": "cert.weak-key"}
 
 
-def _key(certificate: Certificate, weak_keys: bool) -> list[Finding]:
+def _key(certificate: Certificate, weak_keys: bool, x25519: bool) -> list[Finding]:
     """CERT-13, RFC 8550 §4.3."""
     kind = key_kind(certificate)
     if kind in _SIGNING_ONLY:
@@ -193,15 +196,25 @@ def _key(certificate: Certificate, weak_keys: bool) -> list[Finding]:
     fault, words = rsa_fault(certificate, weak_keys)
     if fault:
         return [Finding(_RSA_CODES[fault], f"it has {words}", True)]
-    if kind.startswith("brainpool"):
-        return [Finding("cert.brainpool", f"keys on the curve {kind} aren't supported by this version", True)]
-    if kind in ("X25519", "X448"):
+    if kind == "X448" or (kind == "X25519" and not x25519):
         # RFC 8418 has them, but the mail readers of today can't open what is sealed for such a key.
         return [Finding("cert.no-reader", f"no common mail reader opens mail for a key of kind {kind}", True)]
-    if key_family(certificate) is None:
+    family = key_family(certificate)
+    if family is None and kind.startswith("brainpool"):
+        return [Finding("cert.brainpool", f"keys on the curve {kind} aren't supported by this version", True)]
+    if family is None:
         return [Finding("cert.unsupported-key", f"a key of kind {kind} can't be used for mail", True)]
-    if kind == "RSA":
-        return _rsa_weakness(certificate, weak_keys)
+    if family is KeyFamily.RSA:
+        return _oaep_fault(certificate) or _rsa_weakness(certificate, weak_keys)
+    return []
+
+
+def _oaep_fault(certificate: Certificate) -> list[Finding]:
+    """RFC 4055 §4: what an id-RSAES-OAEP key demands must be something that we can do."""
+    try:
+        demanded(certificate.spki)
+    except BadDer as exc:
+        return [Finding("cert.unsupported-key", f"its key asks for parameters that can't be used: {exc}", True)]
     return []
 
 

@@ -236,12 +236,27 @@ def key_kind(certificate: Certificate) -> str:
     try:
         key = certificate.x509.public_key()
     except Exception:
-        return "unreadable" if oid in _RSA_OR_EC else oid
+        return _brainpool(certificate.spki) or ("unreadable" if oid in _RSA_OR_EC else oid)
     if isinstance(key, rsa.RSAPublicKey):
         return "RSA"
     if isinstance(key, ec.EllipticCurvePublicKey):
         return key.curve.name
     return type(key).__name__.removesuffix("PublicKey").lstrip("_")
+
+
+# RFC 5639 §4.1, by the last arc of the OID; the library has only some of these curves.
+_BRAINPOOL = tuple(f"brainpoolP{bits}{form}" for bits in (160, 192, 224, 256, 320, 384, 512) for form in ("r1", "t1"))
+
+
+def _brainpool(spki: bytes) -> str:
+    """The name of the Brainpool curve that a key is on, or an empty string."""
+    try:
+        algorithm = Cursor(spki).enter().enter()
+        algorithm.take(OID)
+        curve, _, arc = algorithm.oid().rpartition(".")
+    except BadDer:
+        return ""
+    return _BRAINPOOL[int(arc) - 1] if curve == "1.3.36.3.3.2.8.1.1" and 1 <= int(arc) <= len(_BRAINPOOL) else ""
 
 
 def algorithm_fault(about: Profile, weak_keys: bool) -> tuple[str, str]:

@@ -134,7 +134,7 @@ _CERT: tuple[Reason, ...] = (
     Reason("cert.broken-key", "the certificate's RSA key is broken", "RFC 8551 §6"),
     Reason(
         "cert.brainpool",
-        "the certificate's key is on a Brainpool curve, which this version doesn't support",
+        "the certificate's key is on a Brainpool curve that isn't supported",
         "RFC 5639",
     ),
     Reason("cert.signing-key", "the certificate's key can only sign", "RFC 8550 §4.3"),
