@@ -83,6 +83,45 @@ def test_nothing_but_ciphertext_reaches_the_scratch() -> None:
     assert canary not in b"".join(result.octets)
 
 
+def seal_file(message: bytes, later: bytes, chunk: int, suite: Suite = Suite.AES_256_GCM) -> tuple[Sealed, Memory]:
+    """Seal what can be read twice and is ``later`` the second time."""
+    scratch = Memory()
+    first, again = ([each[start : start + chunk] for start in range(0, len(each), chunk)] for each in (message, later))
+    key, iv = os.urandom(suite.key_length), os.urandom(suite.iv_length)
+    return seal(first, cleared([recipient()]), suite, key, iv, scratch, lambda: iter(again)), scratch
+
+
+@pytest.mark.parametrize("suite", [Suite.AES_256_CBC, Suite.AES_256_GCM])
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+@pytest.mark.parametrize("chunk", [3, 65536])
+def test_what_can_be_read_twice_is_kept_nowhere(suite: Suite, end: bytes, chunk: int) -> None:
+    for message in MESSAGES[:5]:
+        text = message[:2000].replace(b"\r\n", end)
+        result, scratch = seal_file(text, text, chunk, suite)
+        assert scratch.pieces == []
+        opened = open_sealed(b"".join(result.octets), recipient().key, recipient().certificate)
+        expected = text.replace(end, b"\r\n")
+        if b"\r\n\r\n" not in expected:
+            expected += b"\r\n"
+        assert opened.octets.removeprefix(b"MIME-Version: 1.0\r\n") == expected
+
+
+def test_a_file_that_changes_while_it_is_sealed_gives_no_message() -> None:
+    message = b"Subject: x\r\n\r\n" + b"line\r\n" * 30_000
+    for later in (message[:-1], message + b"x"):
+        result, _ = seal_file(message, later, 65536)
+        with pytest.raises(BadData, match="not as long as it was said"):
+            list(result.octets)
+
+
+@pytest.mark.parametrize("fault", [b"\r", b"x\n"])
+def test_a_fault_is_found_before_anything_is_sealed(fault: bytes) -> None:
+    """RFC 8551 §3.1.1: a CR or LF that stands alone, wherever it is: no half of a message comes out before it."""
+    message = b"Subject: x\r\n\r\n" + b"line\r\n" * 30_000 + fault
+    with pytest.raises(BadData, match=r"mail\.bare-"):
+        seal_file(message, message, 65536)
+
+
 def test_a_fault_in_the_body_is_found_at_its_very_end() -> None:
     with pytest.raises(BadData, match=r"mail\.bare-cr"):
         seal_all(b"Subject: x\r\n\r\n" + b"line\r\n" * 30_000 + b"\r", 65536)

@@ -239,24 +239,53 @@ def test_inspect_tells_claims_and_plain_mail_apart() -> None:
     assert postseal("inspect", stdin=b"no header\r\n").returncode == 65
 
 
-def test_a_large_message_is_sealed_in_little_memory(files: dict[str, str], tmp_path: Path) -> None:
-    """100 MB pass through a process whose peak, code and libraries included, stays below that."""
-    source, sealed = tmp_path / "large.eml", tmp_path / "out"
-    with source.open("wb") as file:
+_MEASURE = (
+    "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stderr=subprocess.DEVNULL, check=True); "
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)"
+)
+
+
+def _peak(certificate: str, source: Path, sealed: Path, piped: bool) -> int:
+    """Peak memory in KB of sealing a file, or what comes from a pipe, in a process of its own."""
+    command = [sys.executable, "-c", _MEASURE, sys.executable, "-m", "postseal.shell.cli.main", "seal"]
+    with sealed.open("wb") as stdout, contextlib.ExitStack() as stack:
+        if piped:
+            writer = stack.enter_context(subprocess.Popen(["cat", source], stdout=subprocess.PIPE))
+            stdin = writer.stdout
+        else:
+            stdin = stack.enter_context(source.open("rb"))
+        done = subprocess.run([*command, "--to", certificate], stdin=stdin, stdout=stdout, stderr=-1, check=True)
+    return int(done.stderr)
+
+
+@pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
+def test_a_large_message_is_sealed_in_little_memory(piped: bool, files: dict[str, str], tmp_path: Path) -> None:
+    """100 MB take 16 MB more than a small message does, whether they can be read twice or not."""
+    small, large, sealed = tmp_path / "small.eml", tmp_path / "large.eml", tmp_path / "out"
+    small.write_bytes(b"Subject: small\r\n\r\nhello\r\n")
+    with large.open("wb") as file:
         file.write(b"Subject: large\r\n\r\n")
         for _ in range(100):
             file.write((b"x" * 76 + b"\r\n") * 13_443)
-    measure = (
-        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stderr=subprocess.DEVNULL, check=True); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)"
-    )
+    base = _peak(files["rsa.crt"], small, sealed, piped)
+    assert _peak(files["rsa.crt"], large, sealed, piped) < base + 16_000
+    assert sealed.stat().st_size > 1.36 * large.stat().st_size
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_a_file_is_sealed_from_where_it_stands(end: bytes, files: dict[str, str], tmp_path: Path) -> None:
+    """What was read of standard input before isn't part of the message; a file gives the same message as a pipe."""
+    source = tmp_path / "mbox"
+    message = MESSAGE.replace(b"\r\n", end) + end * 50_000
+    source.write_bytes(b"From a@example.test Tue Nov 24\n" + message)
     command = [sys.executable, "-m", "postseal.shell.cli.main", "seal", "--to", files["rsa.crt"]]
-    with source.open("rb") as stdin, sealed.open("wb") as stdout:
-        done = subprocess.run(
-            [sys.executable, "-c", measure, *command], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=True
-        )
-    assert int(done.stderr) < 100 * 1024
-    assert sealed.stat().st_size > 1.36 * source.stat().st_size
+    with source.open("rb", buffering=0) as stdin:
+        stdin.readline()
+        done = subprocess.run(command, stdin=stdin, capture_output=True, check=True)
+        assert stdin.tell() == source.stat().st_size
+    opened = postseal("open", "--key", files["rsa.key"], stdin=done.stdout).stdout
+    assert opened == message.replace(end, b"\r\n")
+    assert done.stdout.count(b"\n") == done.stdout.count(b"\r\n")
 
 
 def test_a_full_disk_is_one_sentence(files: dict[str, str]) -> None:

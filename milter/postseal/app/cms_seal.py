@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,8 +10,8 @@ from postseal.app.cms_intake import canonical, header_fields, refuse, take_heade
 from postseal.core.cms.built import check_built
 from postseal.core.cms.content import ContentSealer
 from postseal.core.cms.envelope import envelope
-from postseal.core.cms.lines import base64_blocks
 from postseal.core.cms.smime import split
+from postseal.core.cms.stream import held_lines, sealed_lines
 from postseal.core.policy import Cleared
 from postseal.core.suite import Suite
 
@@ -33,11 +33,19 @@ class Sealed:
 
 
 def seal(
-    message: Iterable[bytes], cleared: Sequence[Cleared], suite: Suite, key: bytes, iv: bytes, scratch: Scratch
+    message: Iterable[bytes],
+    cleared: Sequence[Cleared],
+    suite: Suite,
+    key: bytes,
+    iv: bytes,
+    scratch: Scratch,
+    again: Callable[[], Iterator[bytes]] | None = None,
 ) -> Sealed:
     """Seal one message for ``cleared``. ``key`` and ``iv`` are fresh and used nowhere else. Raises BadData.
 
-    All of ``message`` is read before this returns; nothing of it but ciphertext is kept, in ``scratch``.
+    All of ``message`` is read before this returns. Nothing of it but ciphertext is kept, in ``scratch``; and nothing at all
+    when ``again`` gives its octets a second time: then they are only measured and checked here, and sealed while ``octets``
+    is read.
     """
     chunks = iter(message)
     header, start, lf_only = take_header(chunks)
@@ -47,34 +55,41 @@ def seal(
     notes = []
     if lf_only:
         notes.append("lines ended with LF; they were converted to CRLF before sealing")
+    body = canonical(_joined(start, chunks), lf_only)
+    if again is None:
+        lines = _kept(_joined(parts.inner, body), cleared, suite, key, iv, scratch)
+    else:
+        length = len(parts.inner) + sum(map(len, body))
+        lines = sealed_lines(_once_more(parts.inner, again(), lf_only), length, suite, key, iv, cleared)
+    outer = b"".join(field.line for field in parts.outer(suite)) + b"\r\n"
+    return Sealed(_joined(outer, lines), tuple(notes))
+
+
+def _kept(
+    content: Iterable[bytes], cleared: Sequence[Cleared], suite: Suite, key: bytes, iv: bytes, scratch: Scratch
+) -> Iterator[bytes]:
     sealer = ContentSealer(suite, key, iv)
     length = 0
-
-    def keep(ciphertext: bytes) -> int:
-        scratch.write(ciphertext)
-        return len(ciphertext)
-
-    length += keep(sealer.update(parts.inner))
-    for chunk in canonical(_joined(start, chunks), lf_only):
-        length += keep(sealer.update(chunk))
-    length += keep(sealer.finish())
+    for chunk in content:
+        sealed = sealer.update(chunk)
+        scratch.write(sealed)
+        length += len(sealed)
+    sealed = sealer.finish()
+    scratch.write(sealed)
+    length += len(sealed)
     head, tail = envelope(suite, key, cleared, iv, length, sealer.tag)
     check_built(head, tail, length, cleared)
-    outer = b"".join(field.line for field in parts.outer(suite)) + b"\r\n"
+    return held_lines(head, scratch.chunks(), tail)
 
-    def octets() -> Iterator[bytes]:
-        yield outer
-        yield from base64_blocks(_around(head, scratch.chunks(), tail))
 
-    return Sealed(octets(), tuple(notes))
+def _once_more(inner: bytes, chunks: Iterator[bytes], lf_only: bool) -> Iterator[bytes]:
+    """The content of a message that was read and checked before."""
+    _, start, _ = take_header(chunks)
+    yield inner
+    for chunk in _joined(start, chunks):
+        yield chunk.replace(b"\n", b"\r\n") if lf_only else chunk
 
 
 def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield first
     yield from rest
-
-
-def _around(head: bytes, middle: Iterator[bytes], tail: bytes) -> Iterator[bytes]:
-    yield head
-    yield from middle
-    yield tail

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from postseal.core.certs import Certificate, load_certificates
 from postseal.core.errors import BadData, CannotCreate, NotPermitted, Unavailable
+from postseal.sources.spool import Spool
 
 _CHUNK = 64 * 1024
-# Ciphertext above this goes to a private file without a name.
-_MEMORY = 16 * 1024 * 1024
+# Ciphertext above this goes to a file.
+_MEMORY = 8 * 1024 * 1024
 
 
 class TemporaryScratch:
-    """Ciphertext in memory, above a limit in a file that has no name."""
+    """Ciphertext in memory, above a limit in a private file that has no name."""
 
     def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=_MEMORY)  # noqa: SIM115
+        self._directory = tempfile.gettempdir()
+        self._spool = Spool(_MEMORY, Path(self._directory))
 
     def write(self, data: bytes, /) -> None:
         try:
-            self._file.write(data)
-        except OSError as exc:
-            raise CannotCreate(f"temporary file in {tempfile.gettempdir()}: {exc.strerror}") from exc
+            self._spool.append(data)
+        except Unavailable as exc:
+            raise CannotCreate(str(exc)) from exc
 
     def chunks(self) -> Iterator[bytes]:
-        self._file.seek(0)
-        while chunk := self._file.read(_CHUNK):
-            yield chunk
+        return iter(self._spool)
 
 
 def read_file(path: str) -> bytes:
@@ -56,19 +59,58 @@ def read_certificate(path: str) -> Certificate:
 
 
 def message_in() -> Iterator[bytes]:
-    while chunk := sys.stdin.buffer.read(_CHUNK):
+    while chunk := _read():
         yield chunk
+
+
+def _read() -> bytes:
+    try:
+        return sys.stdin.buffer.read(_CHUNK)
+    except OSError as exc:
+        raise Unavailable(f"standard input: {exc.strerror}") from exc
+
+
+def message_again() -> Callable[[], Iterator[bytes]] | None:
+    """How standard input is read once more from where it stands now; None when it is no file."""
+    try:
+        if not stat.S_ISREG(os.fstat(sys.stdin.buffer.fileno()).st_mode):
+            return None
+        start = sys.stdin.buffer.tell()
+    except OSError:
+        return None
+
+    def again() -> Iterator[bytes]:
+        sys.stdin.buffer.seek(start)
+        return message_in()
+
+    return again
 
 
 def message_out(blocks: Iterable[bytes]) -> None:
     try:
-        for block in blocks:
+        for block in _even(blocks):
             sys.stdout.buffer.write(block)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise
     except OSError as exc:
         raise CannotCreate(f"standard output: {exc.strerror}") from exc
+
+
+def _even(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same octets in pieces of 64 KB: a file system writes a page that comes in two halves twice."""
+    held: list[bytes | memoryview] = []
+    size = 0
+    for block in blocks:
+        view = memoryview(block)
+        while size + len(view) >= _CHUNK:
+            cut = _CHUNK - size
+            yield b"".join((*held, view[:cut]))
+            view, held, size = view[cut:], [], 0
+        if view:
+            held.append(view)
+            size += len(view)
+    yield b"".join(held)
 
 
 def report(args: argparse.Namespace, notes: Sequence[str]) -> None:

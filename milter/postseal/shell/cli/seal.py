@@ -13,7 +13,7 @@ from postseal.core.fitness import fitness, key_family
 from postseal.core.policy import clear_by_operator
 from postseal.core.suite import KeyFamily, Suite
 from postseal.core.text import escape
-from postseal.shell.cli.files import TemporaryScratch, message_in, message_out, read_certificate, report
+from postseal.shell.cli.files import TemporaryScratch, message_again, message_in, message_out, read_certificate, report
 from postseal.shell.cli.main import add_command
 from postseal.sources.clock import SystemClock
 
@@ -70,6 +70,7 @@ def run_seal(args: argparse.Namespace) -> int:
         os.urandom(suite.key_length),
         os.urandom(suite.iv_length),
         TemporaryScratch(),
+        message_again(),
     )
     message_out(sealed.octets)
     report(args, (*notes, *sealed.notes))
