@@ -14,6 +14,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--no-skips", action="store_true", help="a skipped test is a failure: the continuous integration uses this"
     )
+    parser.addoption(
+        "--measure",
+        action="store_true",
+        help="write the tables of docs/interoperability.md (tests/interop/test_matrix.py)",
+    )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,0 +1,195 @@
+"""The matrix: which messages there are, and what becomes of each when every program writes it and every program reads it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from postseal.core.suite import Suite
+from support.readers.base import Answer, Decrypt, Encrypt, Program, Refusal, Sign, Verify
+
+# More than 1000 octets, as mail is: Bouncy Castle writes shorter content in a form that libksba 1.6 can't parse.
+TEXT = (
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+    b"Gr=C3=BC=C3=9Fe\r\n\r\n.\r\n" + 24 * b"From here on the same line again, with = and -- in it, 24 times.\r\n"
+)
+OPENS = "opens"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """To whom and how it is encrypted, and by whose key it is opened."""
+
+    keys: tuple[str, ...]
+    suite: Suite
+    opener: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    scheme: str
+    detached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A message: signed, encrypted, or signed and then encrypted."""
+
+    name: str
+    signature: Signature | None = None
+    envelope: Envelope | None = None
+
+
+_ROWS = {
+    "RSA PKCS#1 v1.5": (("rsa",), "rsa"),
+    "RSA-OAEP SHA-256": (("oaep",), "oaep"),
+    "P-256": (("p256",), "p256"),
+    "P-384": (("p384",), "p384"),
+    "P-521": (("p521",), "p521"),
+    "brainpoolP256r1": (("brainpool",), "brainpool"),
+    "X25519": (("x25519",), "x25519"),
+    "RSA with another's P-256": (("rsa", "other-p256"), "rsa"),
+    "P-256 with another's RSA": (("p256", "other-rsa"), "p256"),
+}
+_SCHEMES = {
+    "RSA PKCS#1 v1.5": "rsa",
+    "RSA-PSS": "pss",
+    "ECDSA P-256": "p256",
+    "ECDSA P-384": "p384",
+    "ECDSA P-521": "p521",
+    "Ed25519": "ed25519",
+}
+_NESTED = {
+    "RSA PKCS#1 v1.5 in RSA AES-256-CBC": (("rsa",), Suite.AES_256_CBC, "rsa"),
+    "ECDSA P-256 in P-256 AES-256-CBC": (("p256",), Suite.AES_256_CBC, "p256"),
+    "RSA-PSS in RSA-OAEP AES-256-GCM": (("oaep",), Suite.AES_256_GCM, "pss"),
+}
+
+
+def suite_title(suite: Suite) -> str:
+    return f"AES-{8 * suite.key_length}-{'GCM' if suite.gcm else 'CBC'}"
+
+
+def _cases() -> Iterator[Case]:
+    for title, (keys, opener) in _ROWS.items():
+        for suite in Suite:
+            yield Case(f"{title}, {suite_title(suite)}", None, Envelope(keys, suite, opener))
+    for title, scheme in _SCHEMES.items():
+        for detached in (True, False):
+            yield Case(f"{title}, {'detached' if detached else 'opaque'}", Signature(scheme, detached), None)
+    for title, (keys, suite, scheme) in _NESTED.items():
+        for detached in (True, False):
+            form = "detached" if detached else "opaque"
+            yield Case(f"{title}, {form}", Signature(scheme, detached), Envelope(keys, suite, keys[0]))
+
+
+CASES = tuple(_cases())
+
+
+def signed_entity(der: bytes, detached: bytes | None) -> bytes:
+    """The MIME entity of a signature: multipart/signed around the ``detached`` content, or opaque."""
+    encoded = base64.encodebytes(der).replace(b"\n", b"\r\n")
+    if detached is None:
+        return (
+            b"Content-Type: application/pkcs7-mime; smime-type=signed-data; name=smime.p7m\r\n"
+            b"Content-Transfer-Encoding: base64\r\n\r\n" + encoded
+        )
+    return (
+        b'Content-Type: multipart/signed; protocol="application/pkcs7-signature"; micalg=sha-256; boundary="=b"\r\n\r\n'
+        b"--=b\r\n" + detached + b"\r\n--=b\r\nContent-Type: application/pkcs7-signature; name=smime.p7s\r\n"
+        b"Content-Transfer-Encoding: base64\r\n\r\n" + encoded + b"\r\n--=b--\r\n"
+    )
+
+
+def signature_of(entity: bytes) -> tuple[bytes, bytes | None] | None:
+    """(DER of the signature, content of a detached one); None for what is no signed entity."""
+    header, _, body = entity.partition(b"\r\n\r\n")
+    boundary = re.search(rb'(?i)multipart/signed;.*?boundary="?([^"\r\n;]+)', header, re.DOTALL)
+    if boundary is None:
+        opaque = re.search(rb"(?i)application/(x-)?pkcs7-mime", header) is not None
+        return (base64.b64decode(body), None) if opaque else None
+    parts = (b"\r\n" + body).split(b"\r\n--" + boundary[1])
+    return base64.b64decode(parts[2].partition(b"\r\n\r\n")[2]), parts[1].removeprefix(b"\r\n")
+
+
+def written(program: Program) -> dict[str, Answer]:
+    """Every case as the program writes it: DER of the outermost layer, or why it doesn't."""
+    signing = [case for case in CASES if case.signature is not None]
+    jobs = [Sign(case.signature.scheme, case.signature.detached, TEXT) for case in signing if case.signature]
+    signatures = dict(zip((case.name for case in signing), program.sign(jobs), strict=True))
+    contents: dict[str, bytes] = {}
+    for case in CASES:
+        signature = signatures.get(case.name, b"")
+        if case.envelope is not None and isinstance(signature, bytes):
+            detached = TEXT if case.signature is not None and case.signature.detached else None
+            contents[case.name] = signed_entity(signature, detached) if case.signature else TEXT
+    sealing = [case for case in CASES if case.name in contents]
+    encrypted = program.encrypt(
+        [Encrypt(case.envelope.keys, case.envelope.suite, contents[case.name]) for case in sealing if case.envelope]
+    )
+    return signatures | dict(zip((case.name for case in sealing), encrypted, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A case as somebody wrote it."""
+
+    writer: str
+    case: Case
+    der: bytes
+
+
+def read(program: Program, messages: Sequence[Message]) -> list[str]:
+    """What becomes of each message: ``opens``, ``refuses: …`` or ``not supported: …``."""
+    verdicts: dict[int, str] = {}
+    sealed = [(number, m) for number, m in enumerate(messages) if m.case.envelope is not None]
+    opened = program.decrypt([Decrypt(m.der, m.case.envelope.opener) for _, m in sealed if m.case.envelope])
+    signed: dict[int, tuple[bytes, bytes | None]] = {}
+    for (number, message), answer in zip(sealed, opened, strict=True):
+        if isinstance(answer, Refusal):
+            verdicts[number] = answer.text
+        elif message.case.signature is None:
+            verdicts[number] = _same(answer)
+        elif (found := signature_of(answer)) is not None:
+            signed[number] = found
+        else:
+            verdicts[number] = "refuses: what comes out isn't what was sealed"
+    for number, message in enumerate(messages):
+        if message.case.envelope is None and message.case.signature is not None:
+            signed[number] = (message.der, TEXT if message.case.signature.detached else None)
+    answers = program.verify([Verify(*each) for each in signed.values()])
+    for number, answer in zip(signed, answers, strict=True):
+        verdicts[number] = answer.text if isinstance(answer, Refusal) else _same(answer)
+    return [verdicts[number] for number in range(len(messages))]
+
+
+def _same(content: bytes) -> str:
+    return OPENS if content == TEXT else "refuses: what comes out isn't what was sent"
+
+
+Square = dict[str, dict[str, dict[str, str] | str]]
+
+
+def measure(programs: Sequence[Program]) -> Square:
+    """Writer -> case -> reader -> verdict; where the writer doesn't write, its words stand for all readers."""
+    square: Square = {}
+    messages: list[Message] = []
+    for program in programs:
+        cells: dict[str, dict[str, str] | str] = {}
+        made = written(program)
+        for case in CASES:
+            answer = made[case.name]
+            if isinstance(answer, Refusal):
+                cells[case.name] = answer.text
+            else:
+                cells[case.name] = {}
+                messages.append(Message(program.name, case, answer))
+        square[program.name] = cells
+    for program in programs:
+        for message, verdict in zip(messages, read(program, messages), strict=True):
+            row = square[message.writer][message.case.name]
+            assert isinstance(row, dict)
+            row[program.name] = verdict
+    return square
