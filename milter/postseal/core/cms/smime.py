@@ -43,8 +43,9 @@ class HeaderEdit:
 class Split:
     """A header taken apart for sealing. With a ``fault`` the message can't be sealed as it is and the rest is empty.
 
-    ``inner`` is the header of the inner entity with its empty line. What stands outside names the kind of CMS, so ``outer``
-    and ``edits`` are functions of the suite. ``fault`` is a ``mail.*`` code or empty, ``fault_detail`` names the field.
+    ``inner`` is the header of the inner entity with its empty line, ``content`` are its fields. What stands outside names the
+    kind of CMS, so ``outer`` and ``edits`` are functions of it. ``fault`` is a ``mail.*`` code or empty, ``fault_detail``
+    names the field.
     """
 
     inner: bytes
@@ -53,17 +54,21 @@ class Split:
     version: Field | None = None
     fault: str = ""
     fault_detail: str = ""
+    content: tuple[Field, ...] = ()
 
-    def outer(self, suite: Suite) -> tuple[Field, ...]:
-        """The header of a sealed copy: what didn't move inside, in order, then MIME-Version once and the new Content-*."""
-        return (*self.kept, Field(b"MIME-Version", b" 1.0"), *_dress(suite))
+    def outer(self, dress: Suite | tuple[Field, ...]) -> tuple[Field, ...]:
+        """The header of a sealed copy: what didn't move inside, in order, then MIME-Version once and the new Content-*.
 
-    def edits(self, suite: Suite) -> tuple[HeaderEdit, ...]:
+        ``dress`` is the suite that encrypts, or the Content-* fields of what was signed (``core.cms.clearsign``).
+        """
+        return (*self.kept, Field(b"MIME-Version", b" 1.0"), *_fields(dress))
+
+    def edits(self, dress: Suite | tuple[Field, ...]) -> tuple[HeaderEdit, ...]:
         """The edits that make ``outer`` of the original, in the order in which they must be done (last index first)."""
         edits = []
-        dress = {field.name.lower(): field for field in _dress(suite)}
+        new_fields = {field.name.lower(): field for field in _fields(dress)}
         for field, index in reversed(self.moved):
-            new = dress.pop(field.name.lower(), None)
+            new = new_fields.pop(field.name.lower(), None)
             if new is None:
                 edits.append(HeaderEdit("delete", field.name.decode("ascii"), index, ""))
             else:
@@ -72,7 +77,7 @@ class Split:
             edits.append(HeaderEdit("add", "MIME-Version", 0, " 1.0"))
         elif _COMMENT.sub(b"", self.version.value).strip() != b"1.0":
             edits.append(HeaderEdit("set", "MIME-Version", 1, " 1.0"))
-        edits.extend(_edit("add", field, 0) for field in dress.values())
+        edits.extend(_edit("add", field, 0) for field in new_fields.values())
         return tuple(edits)
 
 
@@ -80,11 +85,15 @@ def _edit(kind: Literal["set", "add"], field: Field, index: int) -> HeaderEdit:
     return HeaderEdit(kind, field.name.decode("ascii"), index, field.value.replace(b"\r\n", b"\n").decode("ascii"))
 
 
-def _dress(suite: Suite) -> tuple[Field, ...]:
+def _fields(dress: Suite | tuple[Field, ...]) -> tuple[Field, ...]:
+    return opaque_dress(_SMIME_TYPE[dress]) if isinstance(dress, Suite) else dress
+
+
+def opaque_dress(smime_type: bytes) -> tuple[Field, ...]:
     """THR-9, RFC 8551 §3.3: the Content-* fields of a message that is one application/pkcs7-mime entity."""
-    smime_type = b" application/pkcs7-mime; smime-type=" + _SMIME_TYPE[suite] + b";\r\n\tname=smime.p7m"
+    value = b" application/pkcs7-mime; smime-type=" + smime_type + b";\r\n\tname=smime.p7m"
     return (
-        Field(b"Content-Type", smime_type),
+        Field(b"Content-Type", value),
         Field(b"Content-Transfer-Encoding", b" base64"),
         Field(b"Content-Disposition", b" attachment; filename=smime.p7m"),
     )
@@ -112,4 +121,5 @@ def split(fields: Sequence[Field]) -> Split:
     inside = [field for field, _ in moved]
     if b"content-type" not in seen:
         inside.insert(0, DEFAULT_TYPE)
-    return Split(b"".join(field.line for field in inside) + b"\r\n", tuple(kept), tuple(moved), version)
+    inner = b"".join(field.line for field in inside) + b"\r\n"
+    return Split(inner, tuple(kept), tuple(moved), version, content=tuple(inside))
