@@ -61,7 +61,7 @@ def test_bounds_let_through_what_is_within_them() -> None:
     with pytest.raises(BadData, match=f"nested more than {MAX_DEPTH} deep"):
         check_bounds(nested(MAX_DEPTH + 1))
     parse_enveloped(enveloped(tlv(0x31, key_transport() * 2000)))
-    with pytest.raises(BadData, match="it has 2001 recipients"):
+    with pytest.raises(BadData, match="it has more than 2000 recipients"):
         parse_enveloped(enveloped(tlv(0x31, key_transport() * 2001)))
     for damaged in (b"\x30", b"\x30\x05\x04", b"\x30\x80\0\0", b"\x1f\x81\x01\0"):
         with pytest.raises(ValueError):

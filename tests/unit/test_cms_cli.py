@@ -203,7 +203,7 @@ def test_keys_that_cannot_be_used_are_named(files: dict[str, str], tmp_path: Pat
 
 
 def test_what_is_not_sealed_is_not_opened(files: dict[str, str]) -> None:
-    for message, sentence in ((MESSAGE, "isn't sealed"), (b"\x30\x80\x00\x00", "not an encrypted CMS"), (b"", "empty")):
+    for message, sentence in ((MESSAGE, "isn't sealed"), (b"\x30\x80\x00\x00", "not a CMS message"), (b"", "empty")):
         done = postseal("open", "--key", files["rsa.key"], stdin=message)
         assert done.returncode == 65
         assert sentence in done.stderr.decode()

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key, l
 
 from postseal.app.cms_intake import cms_octets, header_fields, take_header, uses_lf
 from postseal.core.certs import Certificate
-from postseal.core.cms.opening import PrivateKey, open_enveloped
-from postseal.core.cms.parse import parse_enveloped
+from postseal.core.cms.opening import unseal
+from postseal.core.cms.unwrapping import Holder, PrivateKey
 from postseal.core.errors import BadData
 from postseal.core.message import Field, only
 from postseal.core.text import escape
@@ -62,11 +62,9 @@ def open_sealed(message: bytes, key: PrivateKey, certificate: Certificate | None
     of a bare CMS object the content comes out as it is.
     """
     fields, octets = cms_octets(message)
-    content = open_enveloped(octets, key, certificate)
-    notes = []
-    if not parse_enveloped(octets).authenticated:
-        # ALG-7: CBC proves nothing about who wrote it, and parts of it may have been exchanged.
-        notes.append("AES-CBC doesn't authenticate: without a signature inside, the content may have been changed")
+    unsealed = unseal(octets, (Holder(key, certificate),))
+    content = b"".join(unsealed.chunks())
+    notes = list(unsealed.notes)
     if not fields:
         return Opened(content, tuple(notes))
     if uses_lf(content) and b"\r" not in content:

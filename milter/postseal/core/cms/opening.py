@@ -1,161 +1,211 @@
-"""Opening encrypted CMS with a private key.
+"""Opening encrypted CMS with private keys.
 
-Every failure to decrypt looks the same (ALG-6): which check failed is what a Bleichenbacher or padding oracle asks for.
+Every failure to decrypt looks and takes the same (ALG-6): which check failed is what a Bleichenbacher or padding oracle asks
+for. Content is gone through twice: first to see that tag or padding are right, then to give it out. It is never joined.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
-from cryptography.hazmat import asn1
-from cryptography.hazmat.primitives import keywrap
-from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
-from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP, AsymmetricPadding, PKCS1v15
-from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+from cryptography.hazmat.primitives.ciphers import AEADDecryptionContext, Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC, GCM
-from cryptography.hazmat.primitives.padding import PKCS7
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509 import ExtensionNotFound, SubjectKeyIdentifier
 from cryptography.x509 import ObjectIdentifier as Oid
 
 from postseal.core.certs import Certificate
 from postseal.core.cms import structures as cms
-from postseal.core.cms.key_agreement import key_encryption_key
-from postseal.core.cms.key_transport import KDF_HASHES
 from postseal.core.cms.parse import Enveloped, parse_enveloped
+from postseal.core.cms.unwrapping import Holder, PrivateKey, content_keys
+from postseal.core.der import Octets
 from postseal.core.errors import BadData
-
-AgreementKey = ec.EllipticCurvePrivateKey | x25519.X25519PrivateKey
-PrivateKey = rsa.RSAPrivateKey | AgreementKey
 
 # ALG-6: the one sentence for whatever went wrong once a key is involved.
 CANNOT_OPEN = "the message can't be decrypted: it isn't encrypted to this key, or it is damaged"
+# ALG-7: CBC proves nothing about who wrote it, and parts of it may have been exchanged (EFAIL).
+UNAUTHENTICATED = "AES-CBC doesn't authenticate: without a signature inside, the content may have been changed"
+WEAK_CIPHER = "the content was encrypted with Triple-DES, which is no protection for much content any more (Sweet32)"
 
+_TRIPLE_DES = Oid("1.2.840.113549.3.7")
 _MAX_ATTEMPTS = 100
+# Attempts with GCM each go through the whole content: so many octets for all of them.
+_MAX_ATTEMPTED = 4 * 1024**3
+# How much of the content is looked at when several keys give good padding.
+_GLANCE = 64
+_TEXT = frozenset((9, 10, 13, *range(32, 127)))
 
 
-def open_enveloped(der: bytes, key: PrivateKey, certificate: Certificate | None = None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is accepted when reading."""
+
+    # ALG-6: Triple-DES is read only where somebody asked for it.
+    allow_3des: bool = False
+
+
+_AS_EVER = Reading()
+
+
+class Unsealed:
+    """Content that opened. ``authenticated`` is ALG-7's mark: only then nobody without the key can have changed it.
+
+    ``chunks`` gives the content, and may be asked for again. The octets that were opened must stay as they are until then.
+    """
+
+    __slots__ = ("_key", "_scheme", "authenticated", "cipher", "content_type", "length", "notes")
+
+    def __init__(self, enveloped: Enveloped, scheme: _Scheme, key: bytes, length: int) -> None:
+        self.authenticated = enveloped.authenticated
+        self.cipher = scheme.name
+        self.content_type = enveloped.content_type
+        self.length = length
+        weak = (WEAK_CIPHER,) if scheme.cipher is TripleDES else ()
+        self.notes: tuple[str, ...] = weak if self.authenticated else (*weak, UNAUTHENTICATED)
+        self._scheme = scheme
+        self._key = key
+
+    def chunks(self) -> Iterator[bytes]:
+        """The content. Raises BadData when the octets have changed since they were checked."""
+        left = self.length
+        try:
+            for piece in self._scheme.plain(self._key):
+                if left:
+                    # What is after it is padding.
+                    yield bytes(piece[:left])
+                left -= min(left, len(piece))
+        except (ValueError, InvalidTag) as exc:
+            raise BadData(CANNOT_OPEN) from exc
+        if left:
+            raise BadData(CANNOT_OPEN)
+
+
+def open_enveloped(
+    der: Octets, key: PrivateKey, certificate: Certificate | None = None, reading: Reading = _AS_EVER
+) -> bytes:
     """The content of an Enveloped- or AuthEnvelopedData, for the holder of ``key``; nothing is given out unauthenticated.
 
     With ``certificate`` only the recipient that names it is tried, else all of the key's kind. Raises BadData: for octets
     that are no encrypted CMS with what is wrong, and once a key is involved with ``CANNOT_OPEN`` for every cause.
     """
-    enveloped = parse_enveloped(der)
-    if enveloped.cipher not in cms.CONTENT_CIPHERS:
-        raise BadData(
-            f"the content is encrypted with {cms.FOREIGN_CIPHERS[enveloped.cipher]}, which postseal doesn't open"
-        )
-    for attempt, content_key in enumerate(_content_keys(enveloped, key, certificate)):
-        if attempt == _MAX_ATTEMPTS:
-            break
-        try:
-            return _decrypt(enveloped, content_key)
-        except (ValueError, InvalidTag):
+    return b"".join(unseal(der, (Holder(key, certificate),), reading).chunks())
+
+
+def unseal(octets: Octets, holders: Sequence[Holder], reading: Reading = _AS_EVER) -> Unsealed:
+    """An Enveloped- or AuthEnvelopedData opened by whoever of the holders can, tag or padding checked. Raises BadData as
+    ``open_enveloped`` does.
+    """
+    enveloped = parse_enveloped(octets)
+    allow_3des = reading.allow_3des and enveloped.cipher == _TRIPLE_DES
+    if enveloped.cipher not in cms.CONTENT_CIPHERS and not allow_3des:
+        name = cms.FOREIGN_CIPHERS[enveloped.cipher]
+        unless = " unless it is allowed" if enveloped.cipher == _TRIPLE_DES else ""
+        raise BadData(f"the content is encrypted with {name}, which postseal doesn't open{unless}")
+    scheme = _Scheme(enveloped)
+    attempts = min(_MAX_ATTEMPTS, max(2, _MAX_ATTEMPTED // max(1, len(enveloped.content))))
+    keys = content_keys(enveloped.recipients, scheme.key_length, holders, reading.allow_3des)
+    best: tuple[int, bytes, int] | None = None
+    last = b""
+    for last, _ in zip(keys, range(attempts), strict=False):
+        length = scheme.fits(last)
+        if length is None:
             continue
+        if scheme.gcm:
+            return Unsealed(enveloped, scheme, last, length)
+        # One wrong key in 256 gives padding that looks right. When two do, it is the one that gives text.
+        looks = scheme.looks(last)
+        if best is None or looks > best[0]:
+            best = looks, last, length
+    if best is not None:
+        return Unsealed(enveloped, scheme, best[1], best[2])
+    # ALG-6: what doesn't open takes as long as what does.
+    scheme.waste(last)
     raise BadData(CANNOT_OPEN)
 
 
-def _names(rid: object, certificate: Certificate | None) -> bool:
-    """Does a recipient identifier name the certificate? Without a certificate, any may."""
-    if certificate is None:
-        return True
-    if isinstance(rid, cms.IssuerAndSerialNumber):
-        return asn1.encode_der(rid) == asn1.encode_der(cms.issuer_and_serial(certificate.der))
-    key_id = rid.subject_key_identifier if isinstance(rid, cms.RecipientKeyIdentifier) else rid
-    return key_id == _subject_key_id(certificate)
+class _Scheme:
+    """A content cipher with its parameters, over the content of one message; also with parameters that can't be."""
 
+    __slots__ = ("_aad", "_content", "_iv", "_mac", "_sound", "block", "cipher", "gcm", "key_length", "name")
 
-def _subject_key_id(certificate: Certificate) -> bytes | None:
-    try:
-        return certificate.x509.extensions.get_extension_for_class(SubjectKeyIdentifier).value.digest
-    except (ValueError, ExtensionNotFound):
-        return None
+    def __init__(self, enveloped: Enveloped) -> None:
+        default = (cms.FOREIGN_CIPHERS.get(enveloped.cipher, ""), 24, False)
+        self.name, self.key_length, self.gcm = cms.CONTENT_CIPHERS.get(enveloped.cipher, default)
+        self.cipher = TripleDES if enveloped.cipher == _TRIPLE_DES else AES
+        self.block = 8 if self.cipher is TripleDES else 16
+        self._content, self._mac, self._aad = enveloped.content, enveloped.mac, enveloped.aad
+        try:
+            self._iv = self._parameters(enveloped)
+            self._sound = True
+        except ValueError:
+            self._iv, self._sound = bytes(12 if self.gcm else self.block), False
 
+    def _parameters(self, enveloped: Enveloped) -> bytes:
+        if self.gcm != enveloped.authenticated or enveloped.parameters is None:
+            raise ValueError("cipher and kind don't fit")
+        if self.gcm:
+            parameters = enveloped.parameters.parse(cms.GcmParameters)
+            # ALG-5: RFC 5084 §3.2 has 12 as default; only 12 to 16, and exactly as long as the tag that came. The nonce may
+            # be of any length by §3.2, which recommends 12; no writer is known that uses another.
+            icv_length = 12 if parameters.icv_length is None else parameters.icv_length
+            if not 12 <= icv_length <= 16 or len(enveloped.mac) != icv_length or len(parameters.nonce) != 12:
+                raise ValueError("tag or nonce of a length that isn't accepted")
+            nonce: bytes = parameters.nonce
+            return nonce
+        iv: bytes = enveloped.parameters.parse(bytes)
+        # RFC 5652 §6.3: padding is always there, so that empty content is one block.
+        if len(iv) != self.block or not len(self._content) or len(self._content) % self.block:
+            raise ValueError("IV or content of a length that can't be")
+        return iv
 
-def _content_keys(enveloped: Enveloped, key: PrivateKey, certificate: Certificate | None) -> Iterator[bytes]:
-    """Content keys that the recipient infos give; a wrong one is found out by what it decrypts."""
-    length = cms.CONTENT_CIPHERS[enveloped.cipher][1]
-    for info in enveloped.recipients:
-        if isinstance(info, cms.KeyTransRecipientInfo) and isinstance(key, rsa.RSAPrivateKey):
-            if _names(info.rid, certificate):
-                yield _transported(info, key, length)
-        elif isinstance(info, cms.KeyAgreeRecipientInfo) and isinstance(key, AgreementKey):
-            for each in info.recipient_encrypted_keys:
-                if _names(each.rid, certificate):
-                    yield from _agreed(info, each.encrypted_key, key)
+    def fits(self, key: bytes) -> int | None:
+        """The length of the content in clear when the key gives a good tag (GCM) or padding (CBC), else None."""
+        if self.gcm:
+            mac = self._mac if self._sound else bytes(16)
+            try:
+                for _ in self._through(Cipher(AES(key), GCM(self._iv, mac, min_tag_length=12)).decryptor()):
+                    pass
+            except InvalidTag:
+                return None
+            return len(self._content) if self._sound else None
+        if not self._sound:
+            return None
+        # CBC: the last two blocks say what the last block of the content is.
+        tail = self._content.last(2 * self.block)
+        before, last = (tail[: self.block], tail[self.block :]) if len(tail) > self.block else (self._iv, tail)
+        decryptor = Cipher(self.cipher(key), CBC(before)).decryptor()
+        plain = decryptor.update(last) + decryptor.finalize()
+        # RFC 5652 §6.3: n octets of n.
+        pad = plain[-1]
+        if not 1 <= pad <= self.block or plain[-pad:] != bytes((pad,)) * pad:
+            return None
+        return len(self._content) - pad
 
+    def looks(self, key: bytes) -> int:
+        """How many of the first octets are text."""
+        decryptor = Cipher(self.cipher(key), CBC(self._iv)).decryptor()
+        first = next(iter(self._content))[:_GLANCE]
+        return sum(octet in _TEXT for octet in decryptor.update(bytes(first)))
 
-def _transported(info: cms.KeyTransRecipientInfo, key: rsa.RSAPrivateKey, length: int) -> bytes:
-    """RFC 8551 §6 and RFC 3218 §2.3: when the padding is wrong go on with a key that nobody can foresee."""
-    try:
-        content_key = key.decrypt(info.encrypted_key, _rsa_padding(info.key_encryption_algorithm))
-    except (ValueError, KeyError, UnsupportedAlgorithm):
-        content_key = b""
-    if len(content_key) == length:
-        return content_key
-    secret = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    return hmac.digest(hashlib.sha256(secret).digest(), info.encrypted_key, "sha256")[:length]
+    def plain(self, key: bytes) -> Iterator[memoryview]:
+        """All of the content in clear, padding included, in a buffer that is used again. GCM raises InvalidTag at the end."""
+        mode = GCM(self._iv, self._mac, min_tag_length=12) if self.gcm else CBC(self._iv)
+        return self._through(Cipher(self.cipher(key), mode).decryptor())
 
+    def waste(self, key: bytes) -> None:
+        """The work of ``plain``, for nothing."""
+        mode = GCM(self._iv, bytes(16)) if self.gcm else CBC(self._iv)
+        for _ in self._through(Cipher(self.cipher(key), mode).decryptor(), finish=False):
+            pass
 
-def _rsa_padding(algorithm: asn1.TLV) -> AsymmetricPadding:
-    oid, parameters = cms.algorithm_of(algorithm)
-    if oid == cms.RSA_ENCRYPTION:
-        return PKCS1v15()
-    if oid != cms.RSAES_OAEP:
-        raise ValueError("not a key transport algorithm that is known")
-    # RFC 4055 §4.1: SHA-1 where nothing else is said (ALG-4: accepted when reading).
-    oaep = cms.OaepParameters() if parameters is None else parameters.parse(cms.OaepParameters)
-    sha1 = Oid("1.3.14.3.2.26")
-    main = oaep.hash_algorithm.algorithm if oaep.hash_algorithm else sha1
-    mask = oaep.mask_gen_algorithm.hash.algorithm if oaep.mask_gen_algorithm else sha1
-    label = oaep.label_source.label if oaep.label_source else b""
-    return OAEP(MGF1(KDF_HASHES[cms.OAEP_HASHES[mask]]), KDF_HASHES[cms.OAEP_HASHES[main]], label or None)
-
-
-def _agreed(info: cms.KeyAgreeRecipientInfo, encrypted_key: bytes, key: AgreementKey) -> Iterator[bytes]:
-    """RFC 5753 §3.1.2: no key at all when anything is wrong (key wrap notices)."""
-    try:
-        scheme, wrap = cms.algorithm_of(info.key_encryption_algorithm)
-        if wrap is None or not isinstance(info.originator, cms.OriginatorPublicKey):
-            return
-        wrap_oid, _ = cms.algorithm_of(wrap)
-        shared = _shared(key, info.originator.public_key.as_bytes())
-        kek = key_encryption_key(shared, wrap, cms.AES_WRAP[wrap_oid], cms.STD_DH[scheme], info.ukm)
-        yield keywrap.aes_key_unwrap(kek, encrypted_key)
-    except (ValueError, KeyError, UnsupportedAlgorithm, keywrap.InvalidUnwrap):
-        return
-
-
-def _shared(key: AgreementKey, public: bytes) -> bytes:
-    """Raises ValueError for a public key that isn't one, or gives a secret of zeros (RFC 7748 §6.1)."""
-    if isinstance(key, x25519.X25519PrivateKey):
-        return key.exchange(x25519.X25519PublicKey.from_public_bytes(public))
-    # The point is checked to be on the curve of our key.
-    return key.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(key.curve, public))
-
-
-def _decrypt(enveloped: Enveloped, key: bytes) -> bytes:
-    """The whole content, tag or padding checked before anything is returned. Raises ValueError or InvalidTag."""
-    _, length, gcm = cms.CONTENT_CIPHERS[enveloped.cipher]
-    if len(key) != length or gcm != enveloped.authenticated or enveloped.parameters is None:
-        raise ValueError("key, cipher and kind don't fit")
-    if gcm:
-        parameters = enveloped.parameters.parse(cms.GcmParameters)
-        # ALG-5: RFC 5084 §3.2 has 12 as default; only 12 to 16, and exactly as long as the tag that came.
-        icv_length = 12 if parameters.icv_length is None else parameters.icv_length
-        if not 12 <= icv_length <= 16 or len(enveloped.mac) != icv_length or len(parameters.nonce) != 12:
-            raise ValueError("tag or nonce of a length that isn't accepted")
-        opener = Cipher(AES(key), GCM(parameters.nonce, enveloped.mac, min_tag_length=12)).decryptor()
-        opener.authenticate_additional_data(enveloped.aad)
-        return opener.update(enveloped.content) + opener.finalize()
-    iv = enveloped.parameters.parse(bytes)
-    if len(iv) != 16 or not enveloped.content or len(enveloped.content) % 16:
-        raise ValueError("IV or content of a length that can't be")
-    decryptor = Cipher(AES(key), CBC(iv)).decryptor()
-    plain = decryptor.update(enveloped.content) + decryptor.finalize()
-    unpadder = PKCS7(128).unpadder()
-    return plain[:-16] + unpadder.update(plain[-16:]) + unpadder.finalize()
+    def _through(self, context: CipherContext, finish: bool = True) -> Iterator[memoryview]:
+        if isinstance(context, AEADDecryptionContext):
+            context.authenticate_additional_data(self._aad)
+        buffer = bytearray(65536 + self.block)
+        view = memoryview(buffer)
+        for piece in self._content:
+            yield view[: context.update_into(piece, buffer)]
+        if finish:
+            context.finalize()

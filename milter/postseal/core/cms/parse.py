@@ -1,4 +1,4 @@
-"""Encrypted CMS taken apart: bytes from strangers -> ``Enveloped``, bounded, nothing raised but BadData."""
+"""Encrypted CMS taken apart: octets from strangers -> ``Enveloped``, bounded, nothing raised but BadData."""
 
 from __future__ import annotations
 
@@ -8,93 +8,153 @@ from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier as Oid
 
 from postseal.core.cms import structures as cms
-from postseal.core.cms.ber import check_bounds, to_der
+from postseal.core.cms.ber import Content, Walk, check_bounds, to_der
+from postseal.core.der import Octets
 from postseal.core.errors import BadData
 
 _MAX_RECIPIENTS = 2000
+_MAX_ATTRIBUTES = 200
+# What may follow the last octet: a line end that the transport added to a binary body says nothing to anybody.
+_BLANK = b"\r\n \t\x00"
+_MAX_BLANK = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Enveloped:
-    """A parsed EnvelopedData or (``authenticated``) AuthEnvelopedData. ``aad`` is the DER of the authenticated attributes."""
+    """A parsed EnvelopedData or (``authenticated``) AuthEnvelopedData. ``aad`` is the DER of the authenticated attributes.
+
+    ``content`` refers to the octets that were parsed: it isn't held a second time.
+    """
 
     authenticated: bool
     recipients: tuple[cms.RecipientInfo, ...]
     content_type: Oid
     cipher: Oid
     parameters: asn1.TLV | None
-    content: bytes
+    content: Content
     mac: bytes
     aad: bytes
 
 
-def parse_enveloped(octets: bytes) -> Enveloped:
+def parse_enveloped(octets: Octets) -> Enveloped:
     """One CMS object in DER or BER, nothing after it. Raises BadData when it is no Enveloped- or AuthEnvelopedData."""
+    walk = Walk(octets)
     try:
-        return _parse(_bounded(octets))
-    except ValueError:
-        pass  # not DER; perhaps BER
-    try:
-        return _parse(to_der(octets))
+        kind = _enter_content_info(walk)
+        if kind not in (cms.ENVELOPED_DATA, cms.AUTH_ENVELOPED_DATA):
+            raise BadData(f"not an encrypted CMS message: it is of type {kind.dotted_string}")
+        enveloped = _enveloped(walk, kind == cms.AUTH_ENVELOPED_DATA)
     except ValueError as exc:
         raise BadData(f"not an encrypted CMS message: {exc}") from exc
+    _leave_content_info(walk)
+    return enveloped
 
 
-def well_formed_type(octets: bytes) -> Oid | None:
+def well_formed_type(octets: Octets) -> Oid | None:
     """The type of a CMS object in DER or BER; of the encrypted types only when all of it is well formed, else None."""
-    for form in (_bounded, to_der):
-        try:
-            der = form(octets)
-            kind = asn1.decode_der(cms.ContentInfo, der).content_type
-            if kind in (cms.ENVELOPED_DATA, cms.AUTH_ENVELOPED_DATA):
-                _parse(der)
-            return kind
-        except ValueError:
-            continue
-        except BadData:
-            return None
-    return None
+    walk = Walk(octets)
+    try:
+        kind = _enter_content_info(walk)
+        if kind in (cms.ENVELOPED_DATA, cms.AUTH_ENVELOPED_DATA):
+            parse_enveloped(octets)
+        else:
+            walk.skip()
+            _leave_content_info(walk)
+    except (ValueError, BadData):
+        return None
+    return kind
 
 
-def _bounded(octets: bytes) -> bytes:
-    """THR-7: what the parser is given unchanged is walked first; it has no bounds of its own. ``to_der`` has."""
-    check_bounds(octets)
-    return octets
+def _enter_content_info(walk: Walk) -> Oid:
+    """RFC 5652 §3: into the content. Raises ValueError, BadData."""
+    walk.enter(0x30)
+    kind = asn1.decode_der(Oid, walk.part(0x06))
+    walk.enter(0xA0)
+    return kind
 
 
-def _parse(der: bytes) -> Enveloped:
-    """Raises ValueError for what isn't DER of the right shape, BadData for the right shape with wrong values."""
-    info = asn1.decode_der(cms.ContentInfo, der)
-    if info.content_type == cms.ENVELOPED_DATA:
-        plain = info.content.parse(cms.EnvelopedData)
-        return _enveloped(plain.recipient_infos, plain.encrypted_content_info, None)
-    if info.content_type == cms.AUTH_ENVELOPED_DATA:
-        auth = info.content.parse(cms.AuthEnvelopedData)
-        return _enveloped(auth.recipient_infos, auth.encrypted_content_info, auth)
-    raise BadData(f"not an encrypted CMS message: it is of type {info.content_type.dotted_string}")
+def _leave_content_info(walk: Walk) -> None:
+    walk.leave()
+    walk.leave()
+    rest = walk.rest()
+    if len(rest) > _MAX_BLANK or rest.strip(_BLANK):
+        raise BadData("not a CMS message: there is something after its end")
 
 
-def _enveloped(
-    infos: cms.RecipientInfos, eci: cms.EncryptedContentInfo, auth: cms.AuthEnvelopedData | None
-) -> Enveloped:
-    recipients = tuple(infos.as_list())
-    # RFC 5652 §6.1: SET SIZE (1..MAX); the upper bound is ours.
-    if not 1 <= len(recipients) <= _MAX_RECIPIENTS:
-        raise BadData(f"not an encrypted CMS message: it has {len(recipients)} recipients")
-    for info in recipients:
-        if not isinstance(info, cms.OtherRecipientInfo):
-            cms.algorithm_of(info.key_encryption_algorithm)
-    if (eci.encrypted_content is None) == (eci.segments is None):
-        raise BadData("not an encrypted CMS message: the content isn't in it")
-    content = eci.encrypted_content if eci.encrypted_content is not None else b"".join(eci.segments or ())
-    cipher, parameters = cms.algorithm_of(eci.content_encryption_algorithm)
+def _enveloped(walk: Walk, authenticated: bool) -> Enveloped:
+    """RFC 5652 §6.1, RFC 5083 §2.1: version, originatorInfo, recipients, content, and what follows it."""
+    walk.enter(0x30)
+    walk.part(0x02)
+    if walk.peek() == 0xA0:
+        _check_unread(walk.part(0xA0))
+    recipients = _recipients(walk.part(0x31))
+    walk.enter(0x30)
+    content_type = asn1.decode_der(Oid, walk.part(0x06))
+    cipher, parameters = cms.algorithm_of(cms.tlv(to_der(walk.part(0x30))))
     if cipher not in cms.CONTENT_CIPHERS and cipher not in cms.FOREIGN_CIPHERS:
         raise BadData(f"not an encrypted CMS message: unknown content cipher {cipher.dotted_string}")
-    aad = b""
-    if auth is not None and auth.authenticated_attributes is not None:
+    # RFC 5652 §6.1: the content may be kept elsewhere; mail has no elsewhere.
+    if walk.peek() < 0:
+        raise BadData("not an encrypted CMS message: the content isn't in it")
+    content = walk.content(0x80)
+    walk.leave()
+    mac, aad = b"", b""
+    if walk.peek() == 0xA1:
+        attributes = _sorted_set(walk.part(0xA1))
         # RFC 5083 §2.2: the AAD is the DER of the attributes with the tag of SET OF in place of [1].
-        attributes = b"".join(sorted(asn1.encode_der(each) for each in auth.authenticated_attributes))
-        aad = cms.header(0x31, len(attributes)) + attributes
-    return Enveloped(
-        auth is not None, recipients, eci.content_type, cipher, parameters, content, auth.mac if auth else b"", aad
-    )
+        aad = attributes if authenticated else b""
+    if authenticated:
+        mac = asn1.decode_der(bytes, to_der(walk.part(0x04, 0x24)))
+        if walk.peek() == 0xA2:
+            _sorted_set(walk.part(0xA2))
+    walk.leave()
+    return Enveloped(authenticated, recipients, content_type, cipher, parameters, content, mac, aad)
+
+
+def _check_unread(value: bytes) -> None:
+    """What is passed over is within bounds all the same: nobody who reads it later is surprised. Raises BadData."""
+    try:
+        check_bounds(value)
+    except ValueError:
+        to_der(value)
+
+
+def _recipients(infos: bytes) -> tuple[cms.RecipientInfo, ...]:
+    # RFC 5652 §6.1: SET SIZE (1..MAX); the upper bound is ours, and is kept before anything is made of them.
+    count = _count(infos, _MAX_RECIPIENTS)
+    if not 1 <= count <= _MAX_RECIPIENTS:
+        number = f"more than {_MAX_RECIPIENTS}" if count else "no"
+        raise BadData(f"not an encrypted CMS message: it has {number} recipients")
+    try:
+        found = _decode_recipients(infos)
+    except ValueError:
+        # Not DER: perhaps indefinite lengths, or as they came instead of sorted (X.690 §11.6).
+        found = _decode_recipients(to_der(infos))
+    for info in found:
+        if not isinstance(info, cms.OtherRecipientInfo):
+            cms.algorithm_of(info.key_encryption_algorithm)
+    return found
+
+
+def _decode_recipients(infos: bytes) -> tuple[cms.RecipientInfo, ...]:
+    # THR-7: what the parser is given unchanged is walked first; it has no bounds of its own.
+    check_bounds(infos)
+    return tuple(asn1.decode_der(cms.RecipientsHead, cms.header(0x30, len(infos)) + infos).infos.as_list())
+
+
+def _sorted_set(attributes: bytes) -> bytes:
+    """An implicitly tagged SET OF Attribute as the DER of the SET OF."""
+    if _count(attributes, _MAX_ATTRIBUTES) > _MAX_ATTRIBUTES:
+        raise BadData(f"not an encrypted CMS message: it has more than {_MAX_ATTRIBUTES} attributes")
+    return to_der(b"\x31" + attributes[1:])
+
+
+def _count(value: bytes, most: int) -> int:
+    """How many values a constructed value holds; counting ends above ``most``."""
+    walk = Walk(value)
+    walk.enter(value[0])
+    count = 0
+    while walk.peek() >= 0 and count <= most:
+        walk.skip()
+        count += 1
+    return count

@@ -274,40 +274,6 @@ class RecipientsHead:
 
 
 @asn1.sequence
-class EncryptedContentInfo:
-    """RFC 5652 §6.1. ``segments`` is what a constructed [0] holds: the BER form of a streamed OCTET STRING."""
-
-    content_type: Oid
-    content_encryption_algorithm: asn1.TLV
-    encrypted_content: Annotated[bytes | None, asn1.Implicit(0)] = None
-    segments: Annotated[list[bytes] | None, asn1.Implicit(0)] = None
-
-
-@asn1.sequence
-class EnvelopedData:
-    """RFC 5652 §6.1."""
-
-    version: int
-    originator_info: Annotated[list[asn1.TLV] | None, asn1.Implicit(0)] = None
-    recipient_infos: RecipientInfos
-    encrypted_content_info: EncryptedContentInfo
-    unprotected_attributes: Annotated[asn1.SetOf[asn1.TLV] | None, asn1.Implicit(1)] = None
-
-
-@asn1.sequence
-class AuthEnvelopedData:
-    """RFC 5083 §2.1."""
-
-    version: int
-    originator_info: Annotated[list[asn1.TLV] | None, asn1.Implicit(0)] = None
-    recipient_infos: RecipientInfos
-    encrypted_content_info: EncryptedContentInfo
-    authenticated_attributes: Annotated[list[asn1.TLV] | None, asn1.Implicit(1)] = None
-    mac: bytes
-    unauthenticated_attributes: Annotated[list[asn1.TLV] | None, asn1.Implicit(2)] = None
-
-
-@asn1.sequence
 class ContentInfo:
     """RFC 5652 §3."""
 
