@@ -9,7 +9,7 @@ from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier as Oid
 
 from postseal.core.cms import structures as cms
-from postseal.core.cms.recipients import key_encryption_key
+from postseal.core.cms.key_agreement import key_encryption_key
 from postseal.core.errors import BadData
 from postseal.core.suite import Suite
 from support.cms import recipient
@@ -63,8 +63,8 @@ def test_the_key_derivation_is_x963_over_that_info() -> None:
     wrap = cms.tlv(bytes.fromhex("300b060960864801650304012d"))
     info = bytes.fromhex("3015300b060960864801650304012da206040400000100")
     expected = hashlib.sha256(b"shared secret" + b"\0\0\0\1" + info).digest()
-    assert key_encryption_key(b"shared secret", wrap, 32, "sha256", None) == expected
-    assert key_encryption_key(b"shared secret", wrap, 32, "sha256", b"ukm") != expected
+    assert key_encryption_key(b"shared secret", wrap, 32, cms.Scheme("sha256"), None) == expected
+    assert key_encryption_key(b"shared secret", wrap, 32, cms.Scheme("sha256"), b"ukm") != expected
 
 
 def test_every_suite_has_its_cipher_with_the_same_key_length() -> None:
