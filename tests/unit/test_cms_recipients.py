@@ -234,9 +234,11 @@ def kem_message(kem: cms.KemRecipientInfo | None) -> bytes:
         ori_type=cms.ORI_KEM, ori_value=cms.tlv(asn1.encode_der(kem) if kem else b"\x05\x00")
     )
     info = asn1.decode_der(cms.ContentInfo, sealed(Suite.AES_256_GCM, [recipient()], b"hello"))
-    content = info.content.parse(cms.AuthEnvelopedData)
-    content.recipient_infos = asn1.SetOf([*content.recipient_infos.as_list(), other])
-    info.content = cms.tlv(asn1.encode_der(content))
+    version, infos, *rest = (asn1.encode_der(part) for part in cms.elements(info.content))
+    ours = asn1.decode_der(cms.RecipientsHead, cms.header(0x30, len(infos)) + infos).infos.as_list()
+    both = asn1.encode_der(cms.RecipientsHead(infos=asn1.SetOf([*ours, other])))
+    content = b"".join((version, asn1.encode_der(cms.elements(cms.tlv(both))[0]), *rest))
+    info.content = cms.tlv(cms.header(0x30, len(content)) + content)
     return asn1.encode_der(info)
 
 

@@ -108,9 +108,9 @@ def unseal(octets: Octets, holders: Sequence[Holder], reading: Reading = _AS_EVE
     keys = content_keys(enveloped.recipients, scheme.key_length, holders, reading.allow_3des)
     best: tuple[int, bytes, int] | None = None
     last = b""
-    for last, _ in zip(keys, range(attempts), strict=False):
+    for (last, possible), _ in zip(keys, range(attempts), strict=False):
         length = scheme.fits(last)
-        if length is None:
+        if length is None or not possible:
             continue
         if scheme.gcm:
             return Unsealed(enveloped, scheme, last, length)

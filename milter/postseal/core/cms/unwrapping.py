@@ -55,8 +55,12 @@ class Holder:
 
 def content_keys(
     recipients: Sequence[cms.RecipientInfo], length: int, holders: Sequence[Holder], allow_3des: bool
-) -> Iterator[bytes]:
-    """Content keys of ``length`` octets that the recipient infos give to the holders; at least one, good or not."""
+) -> Iterator[tuple[bytes, bool]]:
+    """Content keys of ``length`` octets that the recipient infos give to the holders; at least one, good or not.
+
+    With each, whether it may be the right one: False when OAEP or key wrap, which check what they hold, say that it isn't.
+    Then it is there only so that the work is the same.
+    """
     found = False
     for holder in holders:
         secret = _secret(holder.key)
@@ -65,7 +69,7 @@ def content_keys(
             found = True
     if not found:
         # ALG-6: a message to somebody else takes as long as a damaged one.
-        yield hmac.digest(_secret(holders[0].key), b"no recipient", "sha256")[:length]
+        yield hmac.digest(_secret(holders[0].key), b"no recipient", "sha256")[:length], False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +113,22 @@ def _secret(key: PrivateKey) -> bytes:
     return hashlib.sha256(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())).digest()
 
 
-def _unwrapped(wrapped: _Wrapped, key: PrivateKey, secret: bytes, length: int, allow_3des: bool) -> bytes:
+def _unwrapped(wrapped: _Wrapped, key: PrivateKey, secret: bytes, length: int, allow_3des: bool) -> tuple[bytes, bool]:
     # RFC 8551 §6 and RFC 3218 §2.3: when the padding is wrong go on with a key that nobody can foresee, the same each time. It
     # is made in any case. The crypto library does so for PKCS #1 v1.5 itself (implicit rejection), with a random length.
     substitute = hmac.digest(secret, wrapped.encrypted_key, "sha256")[:length]
+    unchecked = False
     try:
         if isinstance(key, rsa.RSAPrivateKey):
-            found = key.decrypt(wrapped.encrypted_key, _rsa_padding(wrapped.info.key_encryption_algorithm))
+            padding = _rsa_padding(wrapped.info.key_encryption_algorithm)
+            unchecked = isinstance(padding, PKCS1v15)
+            found = key.decrypt(wrapped.encrypted_key, padding)
         else:
             found = _agreed(wrapped.info, wrapped.encrypted_key, key, allow_3des)
     except (ValueError, KeyError, UnsupportedAlgorithm, keywrap.InvalidUnwrap):
         found = b""
-    return found if len(found) == length else substitute
+    fits = len(found) == length
+    return found if fits else substitute, fits or unchecked
 
 
 def _rsa_padding(algorithm: asn1.TLV) -> AsymmetricPadding:
