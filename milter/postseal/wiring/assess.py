@@ -25,9 +25,8 @@ def build_assessor(config: Config, clock: SystemClock, report: Callable[[str], N
     ``report`` is told once of each file that can't be used.
     """
     certificates = config.certificates
-    directories = Directories(
-        (FolderDirectory(certificates.directory, clock, report), CertificateStore(config.certificate_store))
-    )
+    store = CertificateStore(config.certificate_store)
+    directories = Directories((FolderDirectory(certificates.directory, clock, report), store))
     evidence = EvidenceStore(config.evidence_directory, readonly=True, report=report)
     return Assessor(
         directory=directories,
@@ -37,6 +36,7 @@ def build_assessor(config: Config, clock: SystemClock, report: Callable[[str], N
         path_settings=config.path_settings,
         revocation_settings=build_revocation(config),
         fetch_issuers=config.lookup.fetch_issuers,
+        memory=store,
     )
 
 

@@ -37,9 +37,11 @@ from sqlalchemy import (
 from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.assess import Candidate, Origin
 from postseal.core.certs import Certificate, load_certificate
+from postseal.core.ciphers import Remembered
 from postseal.core.errors import BadData
 from postseal.core.fitness import addresses
 from postseal.sources.clock import SystemClock
+from postseal.sources.directory import memory
 from postseal.sources.folder import Clock
 from postseal.sources.store import create_directory, open_engine, plain_errors
 
@@ -96,6 +98,7 @@ class CertificateStore:
         self._writer: Engine | None = None
         self._lock = Lock()
         self._cache: LRUCache[str, tuple[Candidate, ...]] = LRUCache(maxsize=20_000)
+        self._words: LRUCache[str, Remembered | None] = LRUCache(maxsize=20_000)
         self._generation = -1
         self._next_look = float("-inf")
         self._seen = False
@@ -117,6 +120,28 @@ class CertificateStore:
                 self._cache[mailbox.folded] = found
         return found
 
+    def remembered(self, mailbox: Mailbox) -> Remembered | None:
+        """What signed mail of the mailbox said that it can read. Raises Unavailable."""
+        if not self._look():
+            return None
+        with self._lock:
+            generation = self._generation
+            if mailbox.folded in self._words:
+                return self._words[mailbox.folded]
+        with plain_errors(self._path, _WHAT), self._reader.begin() as connection:
+            found = memory.read(connection, mailbox.folded)
+        with self._lock:
+            if generation == self._generation:
+                self._words[mailbox.folded] = found
+        return found
+
+    def learn(self, mailbox: Mailbox, word: Remembered) -> bool:
+        """Remember what a signed message said; False if a newer one is known. Raises Unavailable, CannotCreate."""
+        with plain_errors(self._path, _WHAT), self._write() as connection:
+            news = memory.write(connection, mailbox.folded, word)
+            _changed(connection)
+        return news
+
     def generation(self) -> int:
         """Changes with every import, removal and pin."""
         self._look()
@@ -135,6 +160,7 @@ class CertificateStore:
             with self._lock:
                 if now != self._generation:
                     self._cache.clear()
+                    self._words.clear()
                     self._generation = now
         self._next_look = self._clock.monotonic() + _LOOK
         return self._generation >= 0
@@ -145,6 +171,7 @@ class CertificateStore:
             self._writer = open_engine(self._path, synchronous="FULL")
             with self._writer.begin() as connection:
                 _metadata.create_all(connection)
+                memory.create(connection)
                 if connection.scalar(select(func.count()).select_from(_state)) == 0:
                     connection.execute(insert(_state).values(name="generation", value=0))
         self._next_look = float("-inf")
@@ -201,11 +228,12 @@ class CertificateStore:
         return found[0]
 
     def remove(self, fingerprint: str) -> bool:
-        """Remove one certificate and its pins; False if there was none."""
+        """Remove one certificate, its pins and what it signed about capabilities; False if there was none."""
         if not self._path.exists():
             return False
         with plain_errors(self._path, _WHAT), self._write() as connection:
             gone = connection.execute(delete(_certificates).where(_certificates.c.sha256 == fingerprint)).rowcount > 0
+            memory.forget_signer(connection, fingerprint)
             if gone:
                 _changed(connection)
         return gone
