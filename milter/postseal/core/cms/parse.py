@@ -40,13 +40,13 @@ def parse_enveloped(octets: Octets) -> Enveloped:
     """One CMS object in DER or BER, nothing after it. Raises BadData when it is no Enveloped- or AuthEnvelopedData."""
     walk = Walk(octets)
     try:
-        kind = _enter_content_info(walk)
+        kind = enter_content_info(walk)
         if kind not in (cms.ENVELOPED_DATA, cms.AUTH_ENVELOPED_DATA):
             raise BadData(f"not an encrypted CMS message: it is of type {kind.dotted_string}")
         enveloped = _enveloped(walk, kind == cms.AUTH_ENVELOPED_DATA)
     except ValueError as exc:
         raise BadData(f"not an encrypted CMS message: {exc}") from exc
-    _leave_content_info(walk)
+    leave_content_info(walk)
     return enveloped
 
 
@@ -54,18 +54,18 @@ def well_formed_type(octets: Octets) -> Oid | None:
     """The type of a CMS object in DER or BER; of the encrypted types only when all of it is well formed, else None."""
     walk = Walk(octets)
     try:
-        kind = _enter_content_info(walk)
+        kind = enter_content_info(walk)
         if kind in (cms.ENVELOPED_DATA, cms.AUTH_ENVELOPED_DATA):
             parse_enveloped(octets)
         else:
             walk.skip()
-            _leave_content_info(walk)
+            leave_content_info(walk)
     except (ValueError, BadData):
         return None
     return kind
 
 
-def _enter_content_info(walk: Walk) -> Oid:
+def enter_content_info(walk: Walk) -> Oid:
     """RFC 5652 §3: into the content. Raises ValueError, BadData."""
     walk.enter(0x30)
     kind = asn1.decode_der(Oid, walk.part(0x06))
@@ -73,7 +73,8 @@ def _enter_content_info(walk: Walk) -> Oid:
     return kind
 
 
-def _leave_content_info(walk: Walk) -> None:
+def leave_content_info(walk: Walk) -> None:
+    """Out of it, to the end of the octets. Raises BadData when anything but blanks follows."""
     walk.leave()
     walk.leave()
     rest = walk.rest()
