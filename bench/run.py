@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common import machine
 
-NAMES = ("decision", "revocation", "crl", "sealing", "throughput")
+NAMES = ("decision", "revocation", "crl", "cms", "throughput")
 
 
 def main() -> int:

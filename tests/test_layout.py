@@ -125,7 +125,7 @@ def test_pins_name_versions_and_no_addresses() -> None:
 
 def _requirements() -> str:
     text = (ROOT / "setup.cfg").read_text()
-    sections = re.findall(r"(?ms)^(?:install_requires|test) =\n(.*?)^\S", text)
+    sections = re.findall(r"(?ms)^(?:install_requires|test|bench) =\n(.*?)^\S", text)
     return "".join(part.split("\n\n")[0] + "\n" for part in sections)
 
 

@@ -88,7 +88,7 @@ def message_again() -> Callable[[], Iterator[bytes]] | None:
 
 def message_out(blocks: Iterable[bytes]) -> None:
     try:
-        for block in _even(blocks):
+        for block in even(blocks):
             sys.stdout.buffer.write(block)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
@@ -97,7 +97,7 @@ def message_out(blocks: Iterable[bytes]) -> None:
         raise CannotCreate(f"standard output: {exc.strerror}") from exc
 
 
-def _even(blocks: Iterable[bytes]) -> Iterator[bytes]:
+def even(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """The same octets in pieces of 64 KB: a file system writes a page that comes in two halves twice."""
     held: list[bytes | memoryview] = []
     size = 0
