@@ -16,7 +16,7 @@ from postseal.core.cms.envelope import envelope
 from postseal.core.der import BIT_STRING, SEQUENCE, Cursor, tlv
 from postseal.core.policy import Cleared, clear_by_operator
 from postseal.core.suite import PLAIN_WRAP, Suite, Wrap
-from support.pki import Authority, Leaf, authority
+from support.pki import DAY, NOW, Authority, Leaf, authority
 
 KINDS = ("rsa2048", "p256", "p384", "p521")
 BRAINPOOL = ("bp256", "bp384", "bp512")
@@ -57,7 +57,9 @@ def with_spki(leaf: Leaf, spki: bytes) -> Leaf:
 
 def oaep_recipient(identifier: bytes, slot: int = 0) -> Leaf:
     """A recipient whose RSA key says id-RSAES-OAEP by this AlgorithmIdentifier (RFC 4055 §4)."""
-    leaf = recipient("rsa2048", slot)
+    # The key is that of ``recipient``; the command judges by today's date, so this one lasts.
+    far = NOW + 3000 * DAY
+    leaf = root().issue(f"oaep-{slot}@example.test", kind="rsa2048", slot=("cms", slot), not_after=far)
     key = Cursor(leaf.certificate.spki).enter()
     key.take()
     return with_spki(leaf, tlv(SEQUENCE, identifier, key.raw()))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from postseal.shell.cli.main import main
 from support.cms import root
+from support.command import postseal
 from support.pki import NOW, Leaf
 
 MESSAGE = (
@@ -29,19 +27,6 @@ MESSAGE = (
 @cache
 def leaf(kind: str, address: str = "b@example.test") -> Leaf:
     return root().issue(address, kind=kind, slot=("cli", address), not_after=NOW + timedelta(days=3000))
-
-
-def postseal(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """The command in this process, with standard streams of its own: starting Python 70 times would take half a minute."""
-    output, errors = io.BytesIO(), io.StringIO()
-    with (
-        mock.patch("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin))),
-        mock.patch("sys.stdout", io.TextIOWrapper(output, write_through=True)) as stdout,
-        contextlib.redirect_stderr(errors),
-    ):
-        code = main(arguments)
-        stdout.flush()
-    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue().encode())
 
 
 @pytest.fixture
@@ -174,6 +159,7 @@ def test_a_wrong_command_line_is_usage() -> None:
     assert postseal("seal").returncode == 64
     assert postseal("seal", "--to", "x", "--cipher", "des").returncode == 64
     assert postseal("seal", "--to", "x", "--key-transport", "oaep").returncode == 64
+    assert postseal("seal", "--to", "x", "--recipient-id", "serial").returncode == 64
     assert postseal("open").returncode == 64
 
 

@@ -468,6 +468,6 @@ _MAY_CHANGE = frozenset(
 )
 
 
-def clear_by_operator(certificate: Certificate) -> Cleared:
+def clear_by_operator(certificate: Certificate, wrap: Wrap = PLAIN_WRAP) -> Cleared:
     """For ``postseal seal --to``: the operator's own act; fitness has been checked by the caller, path and revocation not."""
-    return Cleared(certificate, None)
+    return Cleared(certificate, None, wrap)
