@@ -193,7 +193,7 @@ def resigned(nodes: Nodes, items: dict[str, bytes], created: datetime = NOW) -> 
         new.append(replace(item, sha256=hashlib.sha256(blob).hexdigest(), size=len(blob)))
         blobs.append(blob)
     text = bundle.encode(replace(manifest, items=tuple(new), created=created))
-    signature = sign(text, certificate, key)
+    signature = sign(text, certificate, key, created)
     return bundle.head(text, signature) + text + signature + b"".join(blobs)
 
 
@@ -230,7 +230,7 @@ def test_who_may_sign_and_what_is_said_otherwise(nodes: Nodes) -> None:
     assert "longer ago than --max-age allows" in nodes.take("--max-age", "0 s")[1]["refused"]
     assert "see --max-size" in nodes.take("--max-size", "1 KiB")[1]["refused"]
     nodes.bundle.write_bytes(good.replace(b"node-a", b"node-b"))
-    assert "the signature is over other content" in nodes.take()[1]["refused"]
+    assert "the content isn't what was signed" in nodes.take()[1]["refused"]
     nodes.bundle.write_bytes(good[:-10])
     code, taken = nodes.take()
     assert (code, "still being copied" in taken["refused"]) == (75, True)

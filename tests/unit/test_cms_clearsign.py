@@ -36,12 +36,12 @@ def signed(message: bytes, kinds: Sequence[str] = ("rsa2048",), boundary: str = 
     made = prepared(parts, body)
     signing = Signing([signer(kind) for kind in kinds], AT)
     if made.only_opaque:
-        dress = OPAQUE_DRESS
-        octets = b"".join(opaque_signed(made.entity.fields, (made.entity.body,), len(made.entity.body), signing))
+        new = opaque_signed(made.entity.fields, (made.entity.body,), len(made.entity.body), signing)
     else:
-        dress, chunks = clear_signed(made.entity, signing, boundary)
-        octets = b"".join(chunks)
-    header = b"".join(field.line for field in parts.outer(dress))
+        new = clear_signed(made.entity, signing, boundary)
+    octets = b"".join(new.chunks)
+    assert len(octets) == new.length
+    header = b"".join(field.line for field in parts.outer(new.fields))
     return header + b"\r\n" + octets, made.only_opaque
 
 
@@ -103,13 +103,13 @@ def test_opaque_message(tmp_path: Path) -> None:
     parts = split(fields)
     signing = Signing([signer("p256")], AT)
     chunks = (body[:5], body[5:])
-    lines = b"".join(opaque_signed(parts.content, chunks, len(body), signing))
+    lines = b"".join(opaque_signed(parts.content, chunks, len(body), signing).chunks)
     message = b"".join(field.line for field in parts.outer(OPAQUE_DRESS)) + b"\r\n" + lines
     assert b"smime-type=signed-data;" in message
     done = openssl(tmp_path, message)
     assert (done.returncode, done.stdout) == (0, parts.inner + body), done.stderr
     with pytest.raises(BadData, match="length"):
-        b"".join(opaque_signed(parts.content, chunks, len(body) + 1, Signing([signer("p256")], AT)))
+        b"".join(opaque_signed(parts.content, chunks, len(body) + 1, Signing([signer("p256")], AT)).chunks)
 
 
 MIXED = (
@@ -150,11 +150,11 @@ def test_trap_3_folds_are_crlf_inside_and_lf_for_the_milter() -> None:
     folded = b"Content-Type: text/plain;\r\n charset=utf-8;\r\n\tformat=flowed\r\n"
     fields, body = taken(b"From: a@example.test\r\n" + folded + b"\r\nhello\r\n")
     parts = split(fields)
-    dress, chunks = clear_signed(prepared(parts, body).entity, Signing([signer("p256")], AT), BOUNDARY)
-    octets = b"".join(chunks)
+    made = clear_signed(prepared(parts, body).entity, Signing([signer("p256")], AT), BOUNDARY)
+    octets = b"".join(made.chunks)
     assert octets.startswith(b"--b0und-1\r\n" + folded + b"\r\nhello\r\n\r\n--b0und-1\r\n")
     assert octets.count(b"\n") == octets.count(b"\r\n")
-    values = [edit.value for edit in parts.edits(dress)]
+    values = [edit.value for edit in parts.edits(made.fields)]
     assert not any("\r" in value for value in values)
     assert any(value.startswith(" multipart/signed;") and "\n " in value for value in values)
 

@@ -10,7 +10,7 @@ import pytest
 from postseal.core.certs import Certificate, load_certificate
 from postseal.core.cms.signed import check, sign
 from postseal.core.errors import BadData
-from support.pki import Leaf, authority
+from support.pki import NOW, Leaf, authority
 
 CONTENT = b"what is signed\r\nwith two lines\n" * 10
 
@@ -35,7 +35,7 @@ def openssl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 def test_openssl_verifies_what_is_signed_here(tmp_path: Path, signers: dict[str, Leaf], kind: str) -> None:
     leaf = signers[kind]
     certificate, _, content, signature = write(tmp_path, leaf)
-    Path(signature).write_bytes(sign(CONTENT, leaf.certificate, leaf.key_pem))
+    Path(signature).write_bytes(sign(CONTENT, leaf.certificate, leaf.key_pem, NOW))
     verify = ["-verify", "-binary", "-inform", "DER", "-in", signature, "-content", content]
     done = openssl(*verify, "-certfile", certificate, "-noverify", "-out", "/dev/null")
     assert done.returncode == 0, done.stderr
@@ -101,7 +101,7 @@ def test_two_signers_are_refused(tmp_path: Path, signers: dict[str, Leaf]) -> No
 def test_every_changed_octet_is_noticed_and_nothing_raises(signers: dict[str, Leaf]) -> None:
     """Only octets that nobody signed may change: those of the certificates and of the signer's name."""
     leaf = signers["p256"]
-    blob = sign(CONTENT, leaf.certificate, leaf.key_pem)
+    blob = sign(CONTENT, leaf.certificate, leaf.key_pem, NOW)
     unsigned = blob.index(leaf.certificate.der), blob.index(leaf.certificate.der) + len(leaf.certificate.der)
     unnoticed = []
     for place in range(len(blob)):
@@ -118,8 +118,8 @@ def test_every_changed_octet_is_noticed_and_nothing_raises(signers: dict[str, Le
 def test_wrong_keys_are_one_sentence(signers: dict[str, Leaf]) -> None:
     rsa, ec = signers["rsa2048"], signers["p256"]
     with pytest.raises(BadData, match="isn't that of the certificate"):
-        sign(b"", rsa.certificate, ec.key_pem)
+        sign(b"", rsa.certificate, ec.key_pem, NOW)
     with pytest.raises(BadData, match="not a private key in PEM"):
-        sign(b"", rsa.certificate, b"nonsense")
+        sign(b"", rsa.certificate, b"nonsense", NOW)
     other: Certificate = load_certificate(rsa.certificate.der)
     assert check(b"", b"", other) != ""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
-from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 
 from postseal.app.cms_intake import cms_octets, header_fields, take_header, uses_lf
+from postseal.app.private_keys import load_key
 from postseal.core.certs import Certificate
 from postseal.core.cms.opening import unseal
 from postseal.core.cms.unwrapping import Holder, PrivateKey
@@ -19,19 +19,7 @@ from postseal.core.text import escape
 
 def load_private_key(blob: bytes, passphrase: bytes | None) -> PrivateKey:
     """A private key in PEM or DER (PKCS#8, or the older forms of RSA and EC keys). Raises BadData."""
-    load = load_der_private_key if blob[:1] == b"\x30" else load_pem_private_key
-    try:
-        key = load(blob, passphrase)
-    except TypeError as exc:
-        needs = (
-            "is encrypted: give its passphrase" if passphrase is None else "isn't encrypted, but a passphrase was given"
-        )
-        raise BadData(f"the key {needs}") from exc
-    except (ValueError, UnsupportedAlgorithm) as exc:
-        what = (
-            "the passphrase is wrong or it is damaged" if passphrase is not None else "it is no PEM or DER private key"
-        )
-        raise BadData(f"the key can't be read: {what}") from exc
+    key = load_key(blob, passphrase)
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | x25519.X25519PrivateKey):
         raise BadData("the key is neither RSA nor EC nor X25519: it can't open mail")
     return key

@@ -102,10 +102,25 @@ class ClearSigned:
     def finish(self) -> bytes:
         """The signature's part and the end of the body."""
         signature = b"".join(base64_blocks((self._signing.finish(),)))
+        before, after = self._around_signature()
+        return before + signature + after
+
+    def _around_signature(self) -> tuple[bytes, bytes]:
         # RFC 2046 §5.1.1: the CRLF before a delimiter is the delimiter's and isn't signed.
-        middle = b"\r\n" + self._delimiter + b"\r\n" + _SIGNATURE_HEADER + b"\r\n"
+        before = b"\r\n" + self._delimiter + b"\r\n" + _SIGNATURE_HEADER + b"\r\n"
         # Outlook calls a message changed that has text behind the last boundary: no epilogue either.
-        return middle + signature + self._delimiter + b"--\r\n"
+        return before, self._delimiter + b"--\r\n"
+
+    @property
+    def tail_length(self) -> int:
+        """Octets of what ``finish`` will return, asked for before it is called."""
+        return sum(map(len, self._around_signature())) + encoded_length(self._signing.detached_length)
+
+
+def encoded_length(octets: int) -> int:
+    """Octets of CRLF lines of base64 (RFC 2045 §6.8)."""
+    characters = 4 * -(-octets // 3)
+    return characters + 2 * -(-characters // 76)
 
 
 def _multipart_type(micalg: str, boundary: str) -> Field:
@@ -115,8 +130,17 @@ def _multipart_type(micalg: str, boundary: str) -> Field:
     return Field(b"Content-Type", value.encode("ascii"))
 
 
-def clear_signed(entity: Entity, signing: Signing, boundary: str) -> tuple[tuple[Field, ...], Iterator[bytes]]:
-    """(Content-* fields, body in chunks) of multipart/signed around ``entity``. Raises BadData, at once, for a bad boundary."""
+@dataclass(frozen=True, slots=True)
+class Dressed:
+    """An entity whose length is known before it is there: its Content-* fields, and its body in chunks, to be read once."""
+
+    fields: tuple[Field, ...]
+    length: int
+    chunks: Iterator[bytes]
+
+
+def clear_signed(entity: Entity, signing: Signing, boundary: str) -> Dressed:
+    """multipart/signed around ``entity``. Raises BadData, at once, for a bad boundary."""
     made = ClearSigned(entity.fields, signing, boundary)
 
     def octets() -> Iterator[bytes]:
@@ -124,18 +148,20 @@ def clear_signed(entity: Entity, signing: Signing, boundary: str) -> tuple[tuple
         yield made.update(entity.body)
         yield made.finish()
 
-    return made.dress, octets()
+    return Dressed(made.dress, len(made.head) + len(entity.body) + made.tail_length, octets())
 
 
-def opaque_signed(fields: Iterable[Field], body: Iterable[bytes], length: int, signing: Signing) -> Iterator[bytes]:
-    """The body, in base64 lines, of application/pkcs7-mime around an entity whose body has ``length`` octets.
+def opaque_signed(fields: Iterable[Field], body: Iterable[bytes], length: int, signing: Signing) -> Dressed:
+    """application/pkcs7-mime, in base64 lines, around an entity whose body has ``length`` octets.
 
-    Its Content-* fields are ``OPAQUE_DRESS``. Raises BadData in the end when the length isn't what was said.
+    Raises BadData in the end when the length isn't what was said.
     """
     header = b"".join(field.line for field in fields) + b"\r\n"
+    inner = len(header) + length
+    head = signing.head(inner)
 
     def octets() -> Iterator[bytes]:
-        yield signing.head(len(header) + length)
+        yield head
         signing.update(header)
         yield header
         for chunk in body:
@@ -143,4 +169,4 @@ def opaque_signed(fields: Iterable[Field], body: Iterable[bytes], length: int, s
             yield chunk
         yield signing.tail()
 
-    return base64_blocks(octets())
+    return Dressed(OPAQUE_DRESS, encoded_length(len(head) + inner + signing.tail_length), base64_blocks(octets()))

@@ -224,7 +224,7 @@ class Signing:
     may be encrypted with; when it is empty the attribute is left out.
     """
 
-    __slots__ = ("_common", "_hashes", "_length", "_promised", "_signers", "_tail_length")
+    __slots__ = ("_common", "_hashes", "_length", "_promised", "_rest_length", "_signers")
 
     def __init__(self, signers: Sequence[Signer], at: datetime, capabilities: bytes = b"") -> None:
         if not signers:
@@ -236,7 +236,8 @@ class Signing:
         self._hashes: dict[str, _Hash] = {name: hashlib.new(name) for name in self.hash_names}
         self._length = 0
         self._promised: int | None = None
-        self._tail_length = 0
+        # Octets of certificates and SignerInfos, once somebody has been told.
+        self._rest_length = 0
 
     @property
     def hash_names(self) -> tuple[str, ...]:
@@ -254,35 +255,53 @@ class Signing:
         for each in self._hashes.values():
             each.update(chunk)
 
+    @property
+    def detached_length(self) -> int:
+        """Octets of what ``finish`` will return; it keeps to that once it was asked for."""
+        return len(self._detached(b"", self._promise()))
+
     def finish(self) -> bytes:
         """Detached SignedData over all that was added, a ContentInfo in DER."""
+        rest = self._kept_promise()
+        return self._detached(rest, len(rest))
+
+    def _detached(self, rest: bytes, rest_length: int) -> bytes:
         # RFC 5652 §5.2: without eContent.
-        content = tlv(SEQUENCE, cms.oid(cms.DATA))
-        signed = tlv(SEQUENCE, self._front(), content, self._rest(self._infos()))
-        return tlv(SEQUENCE, cms.oid(cms.SIGNED_DATA), tlv(context(0), signed))
+        signed = self._front() + tlv(SEQUENCE, cms.oid(cms.DATA))
+        return _enclosed(signed, rest_length) + (rest or bytes(rest_length))
 
     def head(self, length: int) -> bytes:
         """What stands before a content of ``length`` octets in opaque SignedData, a ContentInfo in DER."""
         self._promised = length
-        infos = [
-            s.info(s.attributes(bytes(_size(s.hash)), self._common), bytes(s.signature_length)) for s in self._signers
-        ]
-        self._tail_length = len(self._rest(infos))
         # RFC 5652 §5.2: eContent is [0] EXPLICIT OCTET STRING.
         head = header(OCTET_STRING, length)
         head = cms.oid(cms.DATA) + header(context(0), len(head) + length) + head
-        head = self._front() + header(SEQUENCE, len(head) + length) + head
-        after = length + self._tail_length
-        head = header(SEQUENCE, len(head) + after) + head
-        head = cms.oid(cms.SIGNED_DATA) + header(context(0), len(head) + after) + head
-        return header(SEQUENCE, len(head) + after) + head
+        return _enclosed(self._front() + header(SEQUENCE, len(head) + length) + head, length + self._promise())
 
     def tail(self) -> bytes:
         """What follows the content. Raises BadData when that hasn't the length for which the head was made."""
         if self._promised != self._length:
             raise BadData("the content that was signed hasn't the length that was said before")
-        rest = self._rest(self._infos(exact=True))
-        if len(rest) != self._tail_length:
+        return self._kept_promise()
+
+    @property
+    def tail_length(self) -> int:
+        """Octets of what ``tail`` will return."""
+        return self._promise()
+
+    def _promise(self) -> int:
+        if not self._rest_length:
+            blanks = [bytes(_HASH_CLASS[signer.hash].digest_size) for signer in self._signers]
+            infos = [
+                signer.info(signer.attributes(blank, self._common), bytes(signer.signature_length))
+                for signer, blank in zip(self._signers, blanks, strict=True)
+            ]
+            self._rest_length = len(self._rest(infos))
+        return self._rest_length
+
+    def _kept_promise(self) -> bytes:
+        rest = self._rest(self._infos(exact=self._rest_length > 0))
+        if self._rest_length and len(rest) != self._rest_length:
             raise BadData("the signature that was made hasn't the length that was said before")
         return rest
 
@@ -294,7 +313,7 @@ class Signing:
         certificates = dict.fromkeys(each.der for signer in self._signers for each in signer.certificates)
         return cms.set_of(certificates, context(0)) + cms.set_of(infos)
 
-    def _infos(self, exact: bool = False) -> list[bytes]:
+    def _infos(self, exact: bool) -> list[bytes]:
         digests = {name: state.digest() for name, state in self._hashes.items()}
         made = []
         for signer in self._signers:
@@ -303,5 +322,8 @@ class Signing:
         return made
 
 
-def _size(hash_name: str) -> int:
-    return _HASH_CLASS[hash_name].digest_size
+def _enclosed(signed: bytes, after: int) -> bytes:
+    """The beginning of a ContentInfo around SignedData that begins with ``signed``; ``after`` octets follow that."""
+    head = header(SEQUENCE, len(signed) + after) + signed
+    head = cms.oid(cms.SIGNED_DATA) + header(context(0), len(head) + after) + head
+    return header(SEQUENCE, len(head) + after) + head

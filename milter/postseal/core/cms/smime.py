@@ -61,12 +61,12 @@ class Split:
 
         ``dress`` is the suite that encrypts, or the Content-* fields of what was signed (``core.cms.clearsign``).
         """
-        return (*self.kept, Field(b"MIME-Version", b" 1.0"), *_fields(dress))
+        return (*self.kept, Field(b"MIME-Version", b" 1.0"), *dress_of(dress))
 
     def edits(self, dress: Suite | tuple[Field, ...]) -> tuple[HeaderEdit, ...]:
         """The edits that make ``outer`` of the original, in the order in which they must be done (last index first)."""
         edits = []
-        new_fields = {field.name.lower(): field for field in _fields(dress)}
+        new_fields = {field.name.lower(): field for field in dress_of(dress)}
         for field, index in reversed(self.moved):
             new = new_fields.pop(field.name.lower(), None)
             if new is None:
@@ -85,7 +85,8 @@ def _edit(kind: Literal["set", "add"], field: Field, index: int) -> HeaderEdit:
     return HeaderEdit(kind, field.name.decode("ascii"), index, field.value.replace(b"\r\n", b"\n").decode("ascii"))
 
 
-def _fields(dress: Suite | tuple[Field, ...]) -> tuple[Field, ...]:
+def dress_of(dress: Suite | tuple[Field, ...]) -> tuple[Field, ...]:
+    """The Content-* fields of what a suite encrypts, or those given."""
     return opaque_dress(_SMIME_TYPE[dress]) if isinstance(dress, Suite) else dress
 
 

@@ -77,7 +77,7 @@ def run_export(args: argparse.Namespace) -> int:
         raise BadData(f"there is no evidence in {config.evidence_directory} yet")
     parcel = pack(store, _node(args.node), at, since)
     manifest = bundle.encode(parcel.manifest)
-    signature = sign(manifest, signer[1], signer[0]) if signer is not None else b""
+    signature = sign(manifest, signer[1], signer[0], at) if signer is not None else b""
     size = len(manifest) + len(signature) + parcel.manifest.size
     if size > most:
         raise BadData(f"the bundle would have {size} octets, --max-size allows {most}; --since makes it smaller")

@@ -22,6 +22,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "cert": ("cert",),
     "check": ("check",),
     "seal": ("seal",),
+    "sign": ("sign",),
     "open": ("open",),
     "inspect": ("inspect",),
     "config": ("config",),

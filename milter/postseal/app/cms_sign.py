@@ -1,0 +1,152 @@
+"""Signing one message on the command line, and signing one before it is sealed, or before and after (RFC 2634 §1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from postseal.app.cms_intake import canonical, header_fields, refuse, take_header
+from postseal.core.capabilities import OURS, encode_capabilities
+from postseal.core.cms.clearsign import ClearSigned, Dressed, clear_signed, opaque_signed, prepared
+from postseal.core.cms.signing import Signer, Signing
+from postseal.core.cms.smime import Split, dress_of, split
+from postseal.core.cms.stream import sealed_lines
+from postseal.core.message import Field
+from postseal.core.policy import Cleared
+from postseal.core.suite import Suite
+
+_CAPABILITIES = encode_capabilities(OURS)
+
+
+@dataclass(frozen=True, slots=True)
+class SignOrder:
+    """How to sign: by whom, with which signing time, opaque or as multipart/signed. ``boundary`` is random and used once."""
+
+    signers: tuple[Signer, ...]
+    at: datetime
+    boundary: str
+    opaque: bool = False
+
+    def signing(self) -> Signing:
+        return Signing(self.signers, self.at, _CAPABILITIES)
+
+
+@dataclass(frozen=True, slots=True)
+class SealOrder:
+    """How to seal: for whom, with what. ``key`` and ``iv`` are fresh and used nowhere else."""
+
+    cleared: Sequence[Cleared]
+    suite: Suite
+    key: bytes
+    iv: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """``octets`` yields the message, CRLF throughout; ``notes`` are sentences for the operator."""
+
+    octets: Iterator[bytes]
+    notes: tuple[str, ...]
+
+
+Again = Callable[[], Iterator[bytes]]
+
+
+def sign(message: Iterable[bytes], order: SignOrder, again: Again | None = None) -> Made:
+    """Sign one message. Raises BadData.
+
+    ``again`` gives the message's octets a second time: then the opaque form holds nothing of it. Otherwise the message is held
+    in memory, once, since how it must be signed is known only when all of it has been seen.
+    """
+    parts, signed, notes = _signed(message, order, again)
+    return Made(_message(parts, signed.fields, signed.chunks), notes)
+
+
+def sign_and_seal(
+    message: Iterable[bytes],
+    order: SignOrder,
+    seal: SealOrder,
+    again: Again | None = None,
+    outside: SignOrder | None = None,
+) -> Made:
+    """Sign one message and encrypt what comes of it (RFC 8551 §3.7); with ``outside`` sign that again. Raises BadData.
+
+    The signature inside is the author's word to the reader; the one outside, RFC 2634's triple wrapping, can be checked by
+    gateways that can't read the message.
+    """
+    parts, signed, notes = _signed(message, order, again)
+    fields, body = dress_of(seal.suite), _sealed(signed, seal)
+    if outside is not None:
+        fields, body = _signed_outside(body, seal.suite, outside)
+    return Made(_message(parts, fields, body), notes)
+
+
+def _signed(message: Iterable[bytes], order: SignOrder, again: Again | None) -> tuple[Split, Dressed, tuple[str, ...]]:
+    chunks = iter(message)
+    header, start, lf_only = take_header(chunks)
+    parts = split(header_fields(header))
+    if parts.fault:
+        raise refuse(parts.fault, parts.fault_detail)
+    notes = ["lines ended with LF; they were converted to CRLF before signing"] if lf_only else []
+    body = canonical(_joined(start, chunks), lf_only)
+    if order.opaque and again is not None:
+        length = sum(map(len, body))
+        return parts, opaque_signed(parts.content, _once_more(again(), lf_only), length, order.signing()), tuple(notes)
+    whole = b"".join(body)
+    if order.opaque:
+        return parts, opaque_signed(parts.content, (whole,), len(whole), order.signing()), tuple(notes)
+    made = prepared(parts, whole)
+    notes += made.notes
+    if made.only_opaque:
+        notes.append(f"the message is signed opaque, because relays would break multipart/signed: {made.only_opaque}")
+        return parts, opaque_signed(parts.content, (whole,), len(whole), order.signing()), tuple(notes)
+    return parts, clear_signed(made.entity, order.signing(), order.boundary), tuple(notes)
+
+
+def _once_more(chunks: Iterator[bytes], lf_only: bool) -> Iterator[bytes]:
+    """The body of a message that was read and checked before."""
+    _, start, _ = take_header(chunks)
+    for chunk in _joined(start, chunks):
+        yield chunk.replace(b"\n", b"\r\n") if lf_only else chunk
+
+
+def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _lines(fields: Iterable[Field]) -> bytes:
+    return b"".join(field.line for field in fields) + b"\r\n"
+
+
+def _message(parts: Split, fields: tuple[Field, ...], body: Iterator[bytes]) -> Iterator[bytes]:
+    return _joined(_lines(parts.outer(fields)), body)
+
+
+def _sealed(inner: Dressed, seal: SealOrder) -> Iterator[bytes]:
+    """RFC 8551 §3.7: the entity inside begins with its own Content-* fields."""
+    header = _lines(inner.fields)
+    length = len(header) + inner.length
+    return sealed_lines(_joined(header, inner.chunks), length, seal.suite, seal.key, seal.iv, seal.cleared)
+
+
+def _signed_outside(
+    sealed: Iterator[bytes], suite: Suite, order: SignOrder
+) -> tuple[tuple[Field, ...], Iterator[bytes]]:
+    """RFC 2634 §1.1: what is sealed is base64 in short lines, so multipart/signed needs nothing encoded."""
+    fields = dress_of(suite)
+    if order.opaque:
+        # The length stands before the content: the ciphertext waits for it in memory.
+        whole = b"".join(sealed)
+        made = opaque_signed(fields, (whole,), len(whole), order.signing())
+        return made.fields, made.chunks
+    clear = ClearSigned(fields, order.signing(), order.boundary)
+
+    def octets() -> Iterator[bytes]:
+        yield clear.head
+        for chunk in sealed:
+            yield clear.update(chunk)
+        yield clear.finish()
+
+    return clear.dress, octets()
