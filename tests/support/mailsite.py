@@ -49,8 +49,8 @@ class Site:
     leaves: dict[str, Leaf] = field(default_factory=dict)
     numbers: int = 0
 
-    def add(self, mailbox: str, kind: str = "rsa2048", crl: str = CRL) -> Leaf:
-        """A recipient with a certificate whose CRL is at ``crl`` of the web server."""
+    def add(self, mailbox: str, kind: str = "rsa2048", crl: str = CRL, **options: Any) -> Leaf:
+        """A recipient with a certificate whose CRL is at ``crl`` of the web server; ``options`` as for ``issue``."""
         now = datetime.now(UTC).replace(microsecond=0)
         leaf = self.ca.issue(
             mailbox,
@@ -59,6 +59,7 @@ class Site:
             crl_urls=[self.web.url(crl)],
             not_before=now - DAY,
             not_after=now + 90 * DAY,
+            **options,
         )
         self.leaves[mailbox] = leaf
         (self.directory / f"{mailbox}.key").write_bytes(leaf.key_pem)
