@@ -24,6 +24,7 @@ from postseal.core.errors import PostsealError
 from postseal.shell.listener import SocketSettings, group_id
 from postseal.shell.milterd import Session, install
 from postseal.sources.clock import SystemClock
+from postseal.sources.process import keep_secrets
 from postseal.wiring.milter import MilterGraph, build_milter
 
 # The last answer of a message is written after its callback has returned, by libmilter.
@@ -51,6 +52,8 @@ class Place:
 def run_worker(place: Place, config: Config, build: Callable[[Config, int], MilterGraph] = build_milter) -> NoReturn:
     """The whole life of a worker. Reports readiness or why there is none, serves, drains, ends."""
     code = 0
+    # Only workers see mail; the supervisor that forked this one never does.
+    keep_secrets()
     try:
         code = _Worker(place, config).run(build)
     except PostsealError as exc:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import resource
 import signal
 import struct
 
@@ -31,6 +33,18 @@ def no_new_privileges() -> bool:
 def hide_memory() -> bool:
     """No core dump, and no other process of the same user may look into this one (THR-17)."""
     return _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def keep_secrets() -> None:
+    """For a process that will hold mail in clear or keys: its memory is not written to a core file, and not shown to others.
+
+    Both are asked for: the limit counts where the memory may be looked at all the same (as root), the other where a core is
+    piped to a program, which no limit stops.
+    """
+    hide_memory()
+    # A unit's system call filter may forbid this; it has LimitCORE=0 then.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def keep_capabilities(*kept: int) -> bool:

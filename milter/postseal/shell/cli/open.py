@@ -10,6 +10,7 @@ from postseal.app.cms_open import check_pair, load_private_key, open_sealed
 from postseal.core.errors import BadData
 from postseal.shell.cli.files import message_out, read_certificate, read_file, report
 from postseal.shell.cli.main import add_command
+from postseal.sources.process import keep_secrets
 
 
 def register(commands: Any) -> None:
@@ -26,6 +27,7 @@ def register(commands: Any) -> None:
 
 def run_open(args: argparse.Namespace) -> int:
     """``postseal open``: exit 0, or 65 when the message can't be decrypted with the key."""
+    keep_secrets()
     passphrase = None
     if args.passphrase_file:
         passphrase = read_file(args.passphrase_file).split(b"\n", 1)[0].rstrip(b"\r")

@@ -11,6 +11,7 @@ from postseal.core.suite import Suite
 from postseal.shell.cli.files import TemporaryScratch, message_again, message_in, message_out, report
 from postseal.shell.cli.main import add_command
 from postseal.shell.cli.seal_recipients import add_recipient_options, recipients
+from postseal.sources.process import keep_secrets
 
 
 def register(commands: Any) -> None:
@@ -29,6 +30,7 @@ def register(commands: Any) -> None:
 
 def run_seal(args: argparse.Namespace) -> int:
     """``postseal seal``: exit 0, or 65 for a message or certificate that can't be used."""
+    keep_secrets()
     cleared, notes = recipients(args)
     suite = Suite(args.cipher)
     sealed = seal(
