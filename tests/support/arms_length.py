@@ -13,6 +13,7 @@ from pathlib import Path
 
 from postseal.core.errors import BadData
 
+HALF_A_SECOND = 0.5
 MEMORY = 300 * 1024 * 1024
 _CPU = 20
 
@@ -45,6 +46,20 @@ def at_arms_length(call: Callable[[], object], memory: int = MEMORY) -> Account:
     if not said:
         return Account("", f"the process ended with status {status}", float("inf"))
     return Account(**json.loads(said))
+
+
+def bounded(call: Callable[[], object]) -> Account:
+    """T-15: within half a second and 300 MB, and nothing raised but BadData.
+
+    What others do on the machine makes it slower, never faster: the best of three counts.
+    """
+    for _ in range(3):
+        account = at_arms_length(call)
+        assert account.failed == ""
+        if account.cpu < HALF_A_SECOND:
+            break
+    assert account.cpu < HALF_A_SECOND
+    return account
 
 
 def _run(call: Callable[[], object], memory: int) -> dict[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 
 import pytest
 
@@ -15,23 +14,11 @@ from postseal.core.cms.parse import parse_enveloped
 from postseal.core.errors import BadData
 from postseal.core.message import Field
 from postseal.core.policy import Protection
-from support.arms_length import Account, at_arms_length
+from support.arms_length import bounded
 from support.bombs import ENVELOPED_BOMBS, enveloped, key_transport, nested, tlv
 from support.cms import recipient
 
-HALF_A_SECOND = 0.5
 FIELDS = (Field(b"Content-Type", b" application/pkcs7-mime"), Field(b"Content-Transfer-Encoding", b" base64"))
-
-
-def bounded(call: Callable[[], object]) -> Account:
-    """What others do on the machine makes it slower, never faster: the best of three counts."""
-    for _ in range(3):
-        account = at_arms_length(call)
-        assert account.failed == ""
-        if account.cpu < HALF_A_SECOND:
-            break
-    assert account.cpu < HALF_A_SECOND
-    return account
 
 
 def claimed_only(octets: bytes) -> None:
