@@ -47,9 +47,9 @@ def key_transport(rid: bytes = RID, algorithm: bytes = RSA, version: bytes = b"\
     return tlv(0x30, version, rid, algorithm, tlv(4, b"k" * key))
 
 
-def key_agreement(recipients: bytes, ukm: bytes = b"") -> bytes:
-    originator = tlv(0xA0, tlv(0xA1, tlv(0x30, bytes.fromhex("06072a8648ce3d0201")), tlv(3, b"\0\x04" + b"p" * 64)))
-    return tlv(0xA1, b"\x02\x01\x03", originator, ukm, ECDH, tlv(0x30, recipients))
+def key_agreement(recipients: bytes, point: bytes = b"\x04" + b"p" * 64) -> bytes:
+    originator = tlv(0xA0, tlv(0xA1, tlv(0x30, bytes.fromhex("06072a8648ce3d0201")), tlv(3, b"\0" + point)))
+    return tlv(0xA1, b"\x02\x01\x03", originator, ECDH, tlv(0x30, recipients))
 
 
 def enveloped(
@@ -62,10 +62,13 @@ def enveloped(
     return tlv(0x30, ENVELOPED, tlv(0xA0, tlv(0x30, before, infos, tlv(0x30, DATA, algorithm, content), after)))
 
 
-def auth_enveloped(attributes: bytes) -> bytes:
+def auth_enveloped(attributes: bytes = b"", infos: bytes | None = None, content: bytes = bytes(32)) -> bytes:
+    """AuthEnvelopedData with a tag that is wrong."""
     gcm = tlv(0x30, bytes.fromhex("060960864801650304012e"), tlv(0x30, tlv(4, bytes(12)), b"\x02\x01\x10"))
-    parts = (b"\x02\x01\0", tlv(0x31, key_transport()), tlv(0x30, DATA, gcm, tlv(0x80, bytes(32))))
-    return tlv(0x30, AUTH_ENVELOPED, tlv(0xA0, tlv(0x30, *parts, tlv(0xA1, attributes), tlv(4, bytes(16)))))
+    infos = tlv(0x31, key_transport()) if infos is None else infos
+    parts = (b"\x02\x01\0", infos, tlv(0x30, DATA, gcm, tlv(0x80, content)))
+    signed = tlv(0xA1, attributes) if attributes else b""
+    return tlv(0x30, AUTH_ENVELOPED, tlv(0xA0, tlv(0x30, *parts, signed, tlv(4, bytes(16)))))
 
 
 def signed(

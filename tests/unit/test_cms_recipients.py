@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -45,8 +46,13 @@ def test_our_own_reader_opens_every_kind(kind: str, suite: Suite) -> None:
         der = head + ciphertext + tail
         assert open_enveloped(der, leaf.key, leaf.certificate) == b"hello"
         assert open_enveloped(der, leaf.key) == b"hello"
-        with pytest.raises(BadData, match=CANNOT_OPEN):
-            open_enveloped(der, other.key)
+        if suite.gcm or not kind.startswith("rsa"):
+            with pytest.raises(BadData, match=CANNOT_OPEN):
+                open_enveloped(der, other.key)
+        else:
+            # ALG-6: PKCS #1 v1.5 never says that it failed, and one wrong key in 256 gives padding that looks right.
+            with suppress(BadData):
+                assert open_enveloped(der, other.key) != b"hello"
 
 
 @pytest.mark.parametrize("suite", list(Suite))
