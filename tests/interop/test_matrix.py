@@ -87,13 +87,14 @@ def test_the_default_suite_opens_everywhere(reader: str, square: Square) -> None
         assert (row[reader] == OPENS) is not old, curve
 
 
-def test_there_is_no_message_of_ours_that_only_we_refuse(square: Square) -> None:
-    """What another reader opens of anybody's, postseal opens too."""
+def test_postseal_opens_whatever_passes_between_others(square: Square) -> None:
+    """What a reader opens that didn't write it, postseal opens too. (gpgsm 2.4 has a form for X25519 that it alone knows.)"""
     worse = [
         (writer, case, row["postseal"])
         for writer, rows in square.items()
         for case, row in rows.items()
-        if isinstance(row, dict) and row["postseal"] != OPENS and OPENS in row.values()
+        if isinstance(row, dict) and row["postseal"] != OPENS
+        if OPENS in [verdict for reader, verdict in row.items() if reader != writer]
     ]
     assert worse == []
 

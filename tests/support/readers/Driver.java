@@ -1,9 +1,9 @@
 // Bouncy Castle for the matrix: one job per line on standard input, fields parted by tabs; one answer per line on standard output,
 // "ok", or "no" and the words of the exception. Octets go through files.
 //
-//   encrypt CIPHER CONTENT RESULT {pkcs1|oaep|ecdh CERTIFICATE}...
+//   encrypt CIPHER issuer|key CONTENT RESULT {pkcs1|oaep-BITS|ecdh CERTIFICATE}...
 //   decrypt DER RESULT KEY CERTIFICATE
-//   sign ALGORITHM KEY CERTIFICATE ROOT detached|opaque CONTENT RESULT
+//   sign detached|opaque CONTENT RESULT ROOT {ALGORITHM KEY CERTIFICATE}...
 //   verify DER CONTENT|- ROOT RESULT
 
 import java.io.BufferedReader;
@@ -22,6 +22,7 @@ import java.security.cert.CertificateFactory;
 import java.security.cert.X509Certificate;
 import java.security.interfaces.ECPublicKey;
 import java.security.spec.MGF1ParameterSpec;
+import java.util.ArrayList;
 import java.util.Collection;
 import java.util.List;
 import javax.crypto.Cipher;
@@ -36,9 +37,11 @@ import org.bouncycastle.asn1.cms.GCMParameters;
 import org.bouncycastle.asn1.pkcs.PKCSObjectIdentifiers;
 import org.bouncycastle.asn1.pkcs.PrivateKeyInfo;
 import org.bouncycastle.asn1.x509.AlgorithmIdentifier;
+import org.bouncycastle.asn1.x509.SubjectKeyIdentifier;
 import org.bouncycastle.asn1.x509.SubjectPublicKeyInfo;
 import org.bouncycastle.cert.X509CertificateHolder;
 import org.bouncycastle.cert.jcajce.JcaCertStore;
+import org.bouncycastle.cert.jcajce.JcaX509CertificateHolder;
 import org.bouncycastle.cms.CMSAlgorithm;
 import org.bouncycastle.cms.CMSAuthEnvelopedData;
 import org.bouncycastle.cms.CMSAuthEnvelopedDataGenerator;
@@ -48,7 +51,7 @@ import org.bouncycastle.cms.CMSException;
 import org.bouncycastle.cms.CMSProcessableByteArray;
 import org.bouncycastle.cms.CMSSignedData;
 import org.bouncycastle.cms.CMSSignedDataGenerator;
-import org.bouncycastle.cms.KeyAgreeRecipientInformation;
+import org.bouncycastle.cms.KeyAgreeRecipientId;
 import org.bouncycastle.cms.Recipient;
 import org.bouncycastle.cms.RecipientId;
 import org.bouncycastle.cms.RecipientInfoGenerator;
@@ -136,13 +139,20 @@ public final class Driver {
         }
     }
 
-    private static RecipientInfoGenerator recipient(String way, X509Certificate certificate, String cipher) throws Exception {
+    private static byte[] keyIdentifier(X509Certificate certificate) throws Exception {
+        return SubjectKeyIdentifier.fromExtensions(new JcaX509CertificateHolder(certificate).getExtensions()).getKeyIdentifier();
+    }
+
+    private static RecipientInfoGenerator recipient(String way, X509Certificate certificate, String cipher, boolean byKey)
+            throws Exception {
         if (way.equals("pkcs1")) {
-            return new JceKeyTransRecipientInfoGenerator(certificate).setProvider(BC);
+            return (byKey ? new JceKeyTransRecipientInfoGenerator(keyIdentifier(certificate), certificate.getPublicKey())
+                    : new JceKeyTransRecipientInfoGenerator(certificate)).setProvider(BC);
         }
-        if (way.equals("oaep")) {
+        if (way.startsWith("oaep-")) {
+            String hash = "SHA-" + way.substring(5);
             OAEPParameterSpec parameters =
-                    new OAEPParameterSpec("SHA-256", "MGF1", MGF1ParameterSpec.SHA256, PSource.PSpecified.DEFAULT);
+                    new OAEPParameterSpec(hash, "MGF1", new MGF1ParameterSpec(hash), PSource.PSpecified.DEFAULT);
             AlgorithmIdentifier algorithm = new JcaAlgorithmParametersConverter()
                     .getAlgorithmIdentifier(PKCSObjectIdentifiers.id_RSAES_OAEP, parameters);
             return new JceKeyTransRecipientInfoGenerator(certificate, algorithm).setProvider(BC);
@@ -155,27 +165,28 @@ public final class Driver {
             pairs = KeyPairGenerator.getInstance(certificate.getPublicKey().getAlgorithm(), BC);
         }
         KeyPair ephemeral = pairs.generateKeyPair();
-        return new JceKeyAgreeRecipientInfoGenerator(
-                        CMSAlgorithm.ECDH_SHA256KDF, ephemeral.getPrivate(), ephemeral.getPublic(), wrapOf(cipher))
-                .addRecipient(certificate).setProvider(BC);
+        JceKeyAgreeRecipientInfoGenerator agreement = new JceKeyAgreeRecipientInfoGenerator(
+                CMSAlgorithm.ECDH_SHA256KDF, ephemeral.getPrivate(), ephemeral.getPublic(), wrapOf(cipher)).setProvider(BC);
+        return byKey ? agreement.addRecipient(keyIdentifier(certificate), certificate.getPublicKey())
+                : agreement.addRecipient(certificate);
     }
 
     private static void encrypt(String[] job) throws Exception {
         String cipher = job[1];
-        CMSProcessableByteArray content = new CMSProcessableByteArray(octets(job[2]));
+        CMSProcessableByteArray content = new CMSProcessableByteArray(octets(job[3]));
         OutputEncryptor encryptor = new JceCMSContentEncryptorBuilder(contentCipher(cipher)).setProvider(BC).build();
         boolean gcm = cipher.endsWith("gcm");
         CMSEnvelopedDataGenerator plain = new CMSEnvelopedDataGenerator();
         CMSAuthEnvelopedDataGenerator authenticated = new CMSAuthEnvelopedDataGenerator();
-        for (int at = 4; at < job.length; at += 2) {
-            RecipientInfoGenerator each = recipient(job[at], certificate(job[at + 1]), cipher);
+        for (int at = 5; at < job.length; at += 2) {
+            RecipientInfoGenerator each = recipient(job[at], certificate(job[at + 1]), cipher, job[2].equals("key"));
             if (gcm) {
                 authenticated.addRecipientInfoGenerator(each);
             } else {
                 plain.addRecipientInfoGenerator(each);
             }
         }
-        write(job[3], gcm ? authenticated.generate(content, (OutputAEADEncryptor) encryptor).getEncoded()
+        write(job[4], gcm ? authenticated.generate(content, (OutputAEADEncryptor) encryptor).getEncoded()
                 : plain.generate(content, encryptor).getEncoded());
     }
 
@@ -189,6 +200,10 @@ public final class Driver {
         boolean transported = key.getAlgorithm().equals("RSA");
         RecipientId id = transported ? new JceKeyTransRecipientId(certificate) : new JceKeyAgreeRecipientId(certificate);
         Collection<RecipientInformation> found = infos.getRecipients(id);
+        if (found.isEmpty() && !transported) {
+            // The identifier above is issuer and serial number alone.
+            found = infos.getRecipients(new KeyAgreeRecipientId(keyIdentifier(certificate)));
+        }
         if (found.isEmpty()) {
             throw new CMSException("no recipient info for the certificate");
         }
@@ -204,13 +219,17 @@ public final class Driver {
     }
 
     private static void sign(String[] job) throws Exception {
-        X509Certificate certificate = certificate(job[3]);
         CMSSignedDataGenerator generator = new CMSSignedDataGenerator();
-        generator.addSignerInfoGenerator(
-                new JcaSimpleSignerInfoGeneratorBuilder().setProvider(BC).build(job[1], key(job[2]), certificate));
-        generator.addCertificates(new JcaCertStore(List.of(certificate, certificate(job[4]))));
-        CMSProcessableByteArray content = new CMSProcessableByteArray(octets(job[6]));
-        write(job[7], generator.generate(content, job[5].equals("opaque")).getEncoded());
+        List<X509Certificate> certificates = new ArrayList<>(List.of(certificate(job[4])));
+        for (int at = 5; at < job.length; at += 3) {
+            X509Certificate certificate = certificate(job[at + 2]);
+            certificates.add(certificate);
+            generator.addSignerInfoGenerator(
+                    new JcaSimpleSignerInfoGeneratorBuilder().setProvider(BC).build(job[at], key(job[at + 1]), certificate));
+        }
+        generator.addCertificates(new JcaCertStore(certificates));
+        CMSProcessableByteArray content = new CMSProcessableByteArray(octets(job[2]));
+        write(job[3], generator.generate(content, job[1].equals("opaque")).getEncoded());
     }
 
     @SuppressWarnings("unchecked")

@@ -29,11 +29,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Encrypt:
-    """``keys`` are names of ``Correspondents``; an RSA key goes with OAEP (SHA-256) where the name is ``oaep``."""
+    """``keys`` are names of ``Correspondents``; an RSA key goes with OAEP and a hash where the name is one of ``OAEP``.
+    ``by_key_id``: certificates are named by subjectKeyIdentifier.
+    """
 
     keys: tuple[str, ...]
     suite: Suite
     content: bytes
+    by_key_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,20 @@ class Verify:
 Answer = bytes | Refusal
 Job = TypeVar("Job")
 
-# Names of signature schemes and the key each signs with.
-SIGNERS = {"rsa": "rsa", "pss": "rsa", "p256": "p256", "p384": "p384", "p521": "p521", "ed25519": "ed25519"}
-DIGESTS = {"rsa": "sha256", "pss": "sha256", "p256": "sha256", "p384": "sha384", "p521": "sha512", "ed25519": "sha512"}
+# Names of RSA keys that wrap by OAEP, and the hash.
+OAEP = {"oaep": "sha256", "oaep512": "sha512"}
+# Names of signature schemes and the keys that sign, each with the scheme of its own kind but for ``pss``.
+SIGNERS: dict[str, tuple[str, ...]] = {
+    "rsa": ("rsa",),
+    "pss": ("rsa",),
+    "p256": ("p256",),
+    "p384": ("p384",),
+    "p521": ("p521",),
+    "brainpool": ("brainpool",),
+    "ed25519": ("ed25519",),
+    "two": ("rsa", "p256"),
+}
+DIGESTS = {name: "sha256" for name in SIGNERS} | {"p384": "sha384", "p521": "sha512", "ed25519": "sha512"}
 
 
 class Program(Protocol):

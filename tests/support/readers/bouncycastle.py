@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from support.readers.base import SIGNERS, Answer, Decrypt, Encrypt, Refusal, Sign, Verify, must, package_version
+from support.readers.base import OAEP, SIGNERS, Answer, Decrypt, Encrypt, Refusal, Sign, Verify, must, package_version
 from support.readers.correspondents import Correspondents
 
 _JARS = ":".join(f"/usr/share/java/{name}.jar" for name in ("bcprov", "bcpkix", "bcutil", "bcmail"))
@@ -16,6 +16,7 @@ _ALGORITHMS = {
     "p256": "SHA256withECDSA",
     "p384": "SHA384withECDSA",
     "p521": "SHA512withECDSA",
+    "brainpool": "SHA256withECDSA",
     "ed25519": "Ed25519",
 }
 
@@ -74,21 +75,25 @@ class BouncyCastle:
         return result.read_bytes() if answer == "ok" else Refusal(words.strip(" ."))
 
     def _encrypt(self, job: Encrypt) -> Answer:
-        ways = {"rsa": "pkcs1", "other-rsa": "pkcs1", "oaep": "oaep"}
+        ways = {"rsa": "pkcs1", "other-rsa": "pkcs1"} | {name: f"oaep-{each[3:]}" for name, each in OAEP.items()}
         recipients = [
             part for name in job.keys for part in (ways.get(name, "ecdh"), self._world.path(name, "der"))
         ]  # fmt: skip
-        return self._ask("encrypt", str(job.suite), self._file("content", job.content), "RESULT", *recipients)
+        rid = "key" if job.by_key_id else "issuer"
+        return self._ask("encrypt", str(job.suite), rid, self._file("content", job.content), "RESULT", *recipients)
 
     def _decrypt(self, job: Decrypt) -> Answer:
         keys = (self._world.path(job.key, "p8"), self._world.path(job.key, "der"))
         return self._ask("decrypt", self._file("message", job.der), "RESULT", *keys)
 
     def _sign(self, job: Sign) -> Answer:
-        key = SIGNERS[job.scheme]
-        files = (self._world.path(key, "p8"), self._world.path(key, "der"), str(self._world.home / "root.der"))
         form = "detached" if job.detached else "opaque"
-        return self._ask("sign", _ALGORITHMS[job.scheme], *files, form, self._file("content", job.content), "RESULT")
+        content, root = self._file("content", job.content), str(self._world.home / "root.der")
+        signers = []
+        for key in SIGNERS[job.scheme]:
+            algorithm = _ALGORITHMS["pss" if job.scheme == "pss" else key]
+            signers += [algorithm, self._world.path(key, "p8"), self._world.path(key, "der")]
+        return self._ask("sign", form, content, "RESULT", root, *signers)
 
     def _verify(self, job: Verify) -> Answer:
         content = "-" if job.content is None else self._file("content", job.content)

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
 
 from support.pki import DAY, Authority, Leaf, authority
+from support.readers.base import OAEP
 
 KINDS = {
     "rsa": "rsa2048",
@@ -17,6 +18,7 @@ KINDS = {
     "p384": "p384",
     "p521": "p521",
     "brainpool": "bp256",
+    "brainpool512": "bp512",
     "x25519": "x25519",
     "ed25519": "ed25519",
 }
@@ -34,11 +36,10 @@ class Correspondents:
     leaves: dict[str, Leaf] = field(default_factory=dict)
 
     def path(self, name: str, ending: str) -> str:
-        """``oaep`` is the RSA key: the certificate says nothing of the padding."""
-        return str(self.home / f"{'rsa' if name == 'oaep' else name}.{ending}")
+        return str(self.home / f"{_key_name(name)}.{ending}")
 
     def leaf(self, name: str) -> Leaf:
-        return self.leaves["rsa" if name == "oaep" else name]
+        return self.leaves[_key_name(name)]
 
     @property
     def root_fingerprint(self) -> str:
@@ -46,7 +47,12 @@ class Correspondents:
 
 
 def address(name: str) -> str:
-    return f"{'rsa' if name == 'oaep' else name}@example.test"
+    return f"{_key_name(name)}@example.test"
+
+
+def _key_name(name: str) -> str:
+    """OAEP goes with the RSA key: the certificate says nothing of the padding."""
+    return "rsa" if name in OAEP else name
 
 
 def correspondents(home: Path) -> Correspondents:

@@ -100,9 +100,19 @@ def _verdict(cells: Mapping[str, Any], writer: str, case: Case, reader: str) -> 
 
 
 def _table(names: Sequence[str], verdict: Any, notes: _Notes) -> Iterator[str]:
+    """One line for all messages of a kind that fare alike."""
     yield "| message | " + " | ".join(TITLES[name] for name in names) + " |"
     yield "|---|" + "---|" * len(names)
+    lines: list[tuple[str, list[str], list[str]]] = []
     for case in CASES:
-        kind = "" if case.envelope else "signed: " if case.signature else ""
-        yield f"| {kind}{case.name} | " + " | ".join(notes.cell(verdict(case, name)) for name in names) + " |"
+        kind, _, last = case.name.rpartition(", ")
+        if case.envelope is None:
+            kind = f"signed: {kind}"
+        cells = [notes.cell(verdict(case, name)) for name in names]
+        if lines and (lines[-1][0], lines[-1][2]) == (kind, cells):
+            lines[-1][1].append(last)
+        else:
+            lines.append((kind, [last], cells))
+    for kind, lasts, cells in lines:
+        yield f"| {kind}, {', '.join(lasts)} | " + " | ".join(cells) + " |"
     yield ""

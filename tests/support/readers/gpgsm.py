@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from support.readers.base import (
     DIGESTS,
+    OAEP,
     SIGNERS,
     Answer,
     Decrypt,
@@ -32,6 +33,7 @@ _CURVES = {
     "secp384r1": "NIST P-384",
     "secp521r1": "NIST P-521",
     "brainpoolP256r1": "brainpoolP256r1",
+    "brainpoolP512r1": "brainpoolP512r1",
 }
 # Lines of an error output that tell of a failure, not of the message.
 _SAYS_WHY = r"^gpgsm: (?!Signature made| |CRLs|certificate should not|DBG|encrypted to)"
@@ -72,7 +74,7 @@ class Gpgsm:
             listing = ["gpgsm", "--batch", "--with-colons", "--with-keygrip", "--list-keys", f"<{address(name)}>"]
             grip = re.search(r"(?m)^grp:+([0-9A-F]{40}):", must(listing, self._environment).decode())
             secret = _private_key(self._world.leaf(name).key)
-            if grip is None or secret is None:
+            if grip is None:
                 refused[name] = "gpg-agent holds no such key for gpgsm"
             else:
                 (keys / f"{grip[1]}.key").write_bytes(secret)
@@ -113,7 +115,9 @@ class Gpgsm:
     def _encrypt(self, number: int, job: Encrypt) -> Answer:
         if job.suite.gcm:
             return Refusal("gpgsm has no option for GCM", supported=False)
-        if "oaep" in job.keys:
+        if job.by_key_id:
+            return Refusal("gpgsm has no option for key identifiers", supported=False)
+        if OAEP.keys() & {*job.keys}:
             return Refusal("gpgsm has no option for OAEP", supported=False)
         recipients = [argument for name in job.keys for argument in ("-r", f"<{address(name)}>")]
         cipher = job.suite.removesuffix("-cbc").upper()
@@ -127,13 +131,13 @@ class Gpgsm:
     def _sign(self, number: int, job: Sign) -> Answer:
         if job.scheme == "pss":
             return Refusal("gpgsm has no option for PSS", supported=False)
-        key = SIGNERS[job.scheme]
-        if key in self._no_key:
-            return Refusal(self._no_key[key], supported=False)
+        signers = []
+        for key in SIGNERS[job.scheme]:
+            if key in self._no_key:
+                return Refusal(self._no_key[key], supported=False)
+            signers += ["-u", f"<{address(key)}>"]
         command = "--detach-sign" if job.detached else "--sign"
-        return self._gpgsm(
-            number, job.content, "--digest-algo", DIGESTS[job.scheme], "-u", f"<{address(key)}>", command
-        )
+        return self._gpgsm(number, job.content, "--digest-algo", DIGESTS[job.scheme], *signers, command)
 
     def _verify(self, number: int, job: Verify) -> Answer:
         if job.content is None:
@@ -167,8 +171,8 @@ def _expression(value: object) -> bytes:
     return b"%d:%s" % (len(octets), octets)
 
 
-def _private_key(key: Any) -> bytes | None:
-    """The file that gpg-agent keeps of a key without a passphrase; None for a kind that gpgsm has no name for."""
+def _private_key(key: Any) -> bytes:
+    """The file that gpg-agent keeps of a key without a passphrase."""
     if isinstance(key, rsa.RSAPrivateKey):
         numbers = key.private_numbers()
         public = numbers.public_numbers
@@ -179,4 +183,9 @@ def _private_key(key: Any) -> bytes | None:
         point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         secret = key.private_numbers().private_value
         return _expression(["private-key", ["ecc", ["curve", _CURVES[key.curve.name]], ["q", point], ["d", secret]]])
-    return None
+    curve, flag = ("Curve25519", "djb-tweak") if isinstance(key, x25519.X25519PrivateKey) else ("Ed25519", "eddsa")
+    octets = key.private_bytes_raw()
+    # Libgcrypt has numbers in big endian, and 0x40 before a point that has one coordinate.
+    secret = octets[::-1] if flag == "djb-tweak" else octets
+    point = b"\x40" + key.public_key().public_bytes_raw()
+    return _expression(["private-key", ["ecc", ["curve", curve], ["flags", flag], ["q", point], ["d", secret]]])

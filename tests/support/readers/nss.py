@@ -10,6 +10,7 @@ from pathlib import Path
 from postseal.core.suite import Suite
 from support.readers.base import (
     DIGESTS,
+    OAEP,
     SIGNERS,
     Answer,
     Decrypt,
@@ -88,7 +89,9 @@ class Nss:
     def _encrypt(self, number: int, job: Encrypt) -> Answer:
         if job.suite is not Suite.AES_128_CBC:
             return Refusal("cmsutil -E has no option for the cipher, and takes AES-128-CBC", supported=False)
-        if "oaep" in job.keys:
+        if job.by_key_id:
+            return Refusal("cmsutil -E has no option for key identifiers", supported=False)
+        if OAEP.keys() & {*job.keys}:
             return Refusal("cmsutil -E has no option for OAEP", supported=False)
         return self._cmsutil(number, job.content, "-E", "-r", ",".join(address(name) for name in job.keys))
 
@@ -100,10 +103,13 @@ class Nss:
     def _sign(self, number: int, job: Sign) -> Answer:
         if job.scheme == "pss":
             return Refusal("cmsutil -S has no option for PSS", supported=False)
-        if SIGNERS[job.scheme] in self._no_key:
-            return Refusal(self._no_key[SIGNERS[job.scheme]], supported=False)
+        if len(SIGNERS[job.scheme]) > 1:
+            return Refusal("cmsutil -S has no option for a second signer", supported=False)
+        key = SIGNERS[job.scheme][0]
+        if key in self._no_key:
+            return Refusal(self._no_key[key], supported=False)
         # -G: with signed attributes, as mail has them.
-        arguments = ["-S", "-G", "-P", "-H", DIGESTS[job.scheme].upper(), "-N", SIGNERS[job.scheme]]
+        arguments = ["-S", "-G", "-P", "-H", DIGESTS[job.scheme].upper(), "-N", key]
         if job.detached:
             arguments.append("-T")
         return self._cmsutil(number, job.content, *arguments)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from support.readers.base import (
     DIGESTS,
+    OAEP,
     SIGNERS,
     Answer,
     Decrypt,
@@ -20,7 +21,7 @@ from support.readers.base import (
 )
 from support.readers.correspondents import Correspondents
 
-_CURVES = ("p256", "p384", "p521", "brainpool", "other-p256")
+_CURVES = ("p256", "p384", "p521", "brainpool", "brainpool512", "other-p256")
 
 
 class OpenSsl:
@@ -54,13 +55,13 @@ class OpenSsl:
 
     def _encrypt(self, _number: int, job: Encrypt) -> Answer:
         cipher = f"-{job.suite.replace('-cbc', '')}" if not job.suite.gcm else f"-{job.suite.replace('aes', 'aes-')}"
-        arguments = ["-encrypt", "-outform", "DER", cipher]
+        arguments = ["-encrypt", "-outform", "DER", cipher, *(["-keyid"] if job.by_key_id else [])]
         for name in job.keys:
             if name in _CURVES:
                 arguments.append(f"-aes{8 * job.suite.key_length}-wrap")
             arguments += ["-recip", self._world.path(name, "pem")]
-            if name == "oaep":
-                arguments += ["-keyopt", "rsa_padding_mode:oaep", "-keyopt", "rsa_oaep_md:sha256"]
+            if name in OAEP:
+                arguments += ["-keyopt", "rsa_padding_mode:oaep", "-keyopt", f"rsa_oaep_md:{OAEP[name]}"]
             elif name in _CURVES:
                 arguments += ["-keyopt", "ecdh_kdf_md:sha256"]
         return self._cms(*arguments, stdin=job.content)
@@ -70,9 +71,9 @@ class OpenSsl:
         return self._cms("-decrypt", "-inform", "DER", *keys, stdin=job.der)
 
     def _sign(self, _number: int, job: Sign) -> Answer:
-        key = SIGNERS[job.scheme]
         arguments = ["-sign", "-outform", "DER", "-md", DIGESTS[job.scheme]]
-        arguments += ["-signer", self._world.path(key, "pem"), "-inkey", self._world.path(key, "key")]
+        for key in SIGNERS[job.scheme]:
+            arguments += ["-signer", self._world.path(key, "pem"), "-inkey", self._world.path(key, "key")]
         arguments += ["-certfile", str(self._world.home / "root.pem")]
         if job.scheme == "pss":
             arguments += ["-keyopt", "rsa_padding_mode:pss"]

@@ -20,7 +20,7 @@ from postseal.core.errors import BadData
 from postseal.core.suite import KeyTransport, Wrap
 from postseal.shell.cli.main import main
 from support.cms import sealed
-from support.readers.base import SIGNERS, Answer, Decrypt, Encrypt, Refusal, Sign, Verify
+from support.readers.base import OAEP, SIGNERS, Answer, Decrypt, Encrypt, Refusal, Sign, Verify
 from support.readers.correspondents import Correspondents
 
 _HEADER = (
@@ -54,8 +54,9 @@ class Postseal:
         return [_verified(job) for job in jobs]
 
     def _encrypt(self, job: Encrypt) -> Answer:
-        if {"oaep", "brainpool", "x25519"} & {*job.keys}:
-            wrap = Wrap(transport=KeyTransport.OAEP_SHA256)
+        transport = KeyTransport(f"oaep-{OAEP[job.keys[0]]}") if job.keys[0] in OAEP else KeyTransport.PKCS1
+        if job.by_key_id or transport is not KeyTransport.PKCS1 or "x25519" in job.keys:
+            wrap = Wrap(transport, job.by_key_id)
             return sealed(job.suite, [self._world.leaf(name) for name in job.keys], job.content, wrap)
         certificates = [self._world.path(name, "pem") for name in job.keys]
         message = command("seal", "--cipher", str(job.suite), "--to", *certificates, stdin=_HEADER + job.content)
@@ -64,13 +65,11 @@ class Postseal:
         return base64.b64decode(message.partition(b"\r\n\r\n")[2])
 
     def _sign(self, job: Sign) -> Answer:
-        leaf = self._world.leaf(SIGNERS[job.scheme])
         scheme = SignatureScheme.PSS if job.scheme == "pss" else None
-        signing = Signing(
-            [Signer(leaf.certificate, leaf.key, scheme, (self._world.root.certificate,), with_root=True)],
-            datetime.now(UTC),
-            encode_capabilities(OURS),
-        )
+        chain = (self._world.root.certificate,)
+        leaves = [self._world.leaf(key) for key in SIGNERS[job.scheme]]
+        signers = [Signer(leaf.certificate, leaf.key, scheme, chain, with_root=True) for leaf in leaves]
+        signing = Signing(signers, datetime.now(UTC), encode_capabilities(OURS))
         if job.detached:
             signing.update(job.content)
             return signing.finish()
