@@ -16,6 +16,7 @@ from postseal.core.certs import Certificate
 from postseal.core.cms.signed_attributes import (
     CONTENT_TYPE,
     MESSAGE_DIGEST,
+    SIGNING_TIME,
     Claims,
     claims,
     names_certificate,
@@ -39,6 +40,8 @@ DIGESTS: dict[str, tuple[str, hashes.HashAlgorithm]] = {
 # RFC 8551 §2.1 and RFC 6151 §2: recognised, never computed.
 _BROKEN_DIGESTS = {"1.2.840.113549.2.2": "md2", "1.2.840.113549.2.4": "md4", "1.2.840.113549.2.5": "md5"}
 _WEAK_DIGESTS = ("sha1", "sha224")
+# RFC 5652 §11.1 to §11.3: these must be signed attributes; what others say outside of the signature would be taken for theirs.
+_SIGNED_ONLY = {CONTENT_TYPE: "contentType", MESSAGE_DIGEST: "messageDigest", SIGNING_TIME: "signingTime"}
 # Certificates that carry the identifier of one signer; more of them are a way to keep the verifier busy.
 _MAX_CANDIDATES = 8
 
@@ -180,6 +183,11 @@ def _scheme(algorithm: Algorithm, certificate: Certificate | None) -> str:
 
 def _attributes_fault(info: SignerInfo, said: Claims, content_type: str, covered: Covered) -> None:
     """RFC 5652 §5.3, §5.6, §11: what is signed must be this content, as content of this type."""
+    for oid, name in _SIGNED_ONLY.items():
+        if oid in info.unsigned:
+            raise _Fault(
+                "sig.bad-attributes", f"the attribute {name} is among the unsigned ones, where anybody can put it"
+            )
     if info.attributes is None:
         if content_type != DATA:
             raise _Fault("sig.bad-attributes", f"content of type {content_type} needs signed attributes")
