@@ -9,6 +9,7 @@ from postseal.app.cms_sign import sign
 from postseal.shell.cli.files import message_again, message_in, message_out, report
 from postseal.shell.cli.main import add_command
 from postseal.shell.cli.signers import add_signer_options, order_of, signers_of
+from postseal.sources.process import keep_secrets
 
 
 def register(commands: Any) -> None:
@@ -24,6 +25,7 @@ def register(commands: Any) -> None:
 
 def run_sign(args: argparse.Namespace) -> int:
     """``postseal sign``: exit 0, or 65 for a message, key or certificate that can't be used."""
+    keep_secrets()
     signers, notes = signers_of(args)
     made = sign(message_in(), order_of(args, signers), message_again())
     message_out(made.octets)
