@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -198,11 +199,14 @@ def worker(suite_name: str, source: str, certificate: str, times: str, threads: 
 
 
 def opening(source: str, key: str, out: str) -> dict[str, float]:
+    from postseal.app.cms_layers import Opening, open_message
     from postseal.app.cms_open import load_private_key
-    from postseal.app.cms_open import open_sealed as opened
+    from postseal.app.verify import Request
+    from postseal.core.cms.unwrapping import Holder
 
-    private = load_private_key(Path(key).read_bytes(), None)
-    return measured(lambda: write(out, iter((opened(Path(source).read_bytes(), private, None).octets,))))
+    holder = Holder(load_private_key(Path(key).read_bytes(), None))
+    how = Opening(Request(()), datetime.now(UTC), (holder,))
+    return measured(lambda: write(out, iter((open_message(Path(source).read_bytes(), how).octets,))))
 
 
 def verifying(source: str, out: str) -> dict[str, float]:

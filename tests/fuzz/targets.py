@@ -16,7 +16,7 @@ from postseal.core.cms.classify import classify, decode_body
 from postseal.core.cms.multipart import split_signed
 from postseal.core.cms.opening import open_enveloped
 from postseal.core.cms.parse import parse_enveloped
-from postseal.core.cms.signed_reader import is_signed_data, parse_signed
+from postseal.core.cms.signed_reader import object_type, parse_signed
 from postseal.core.cms.verifying import check_signers, cover
 from postseal.core.errors import BadData
 from postseal.core.message import HeaderFault, split_message
@@ -61,7 +61,7 @@ def message(data: bytes) -> None:
 
 def signed(data: bytes, content: bytes | memoryview = b"") -> None:
     """Parsing, and an account of each signer, over the content inside or the one given."""
-    is_signed_data(data)
+    object_type(data)
     with suppress(BadData):
         found = parse_signed(data)
         check_signers(found, cover(found, None if found.content is not None else [content]))

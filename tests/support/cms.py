@@ -10,9 +10,12 @@ from functools import cache
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from postseal.core.certs import load_certificate
+from postseal.app.cms_layers import Opened, Opening, open_message
+from postseal.app.verify import Request
+from postseal.core.certs import Certificate, load_certificate
 from postseal.core.cms.content import ContentSealer
 from postseal.core.cms.envelope import envelope
+from postseal.core.cms.unwrapping import Holder, PrivateKey
 from postseal.core.der import BIT_STRING, SEQUENCE, Cursor, tlv
 from postseal.core.policy import Cleared, clear_by_operator
 from postseal.core.suite import PLAIN_WRAP, Suite, Wrap
@@ -80,3 +83,8 @@ def sealed_parts(
 def sealed(suite: Suite, leaves: Sequence[Leaf], content: bytes, wrap: Wrap = PLAIN_WRAP) -> bytes:
     """DER of a ContentInfo."""
     return b"".join(sealed_parts(suite, leaves, content, wrap=wrap))
+
+
+def open_sealed(message: bytes, key: PrivateKey, certificate: Certificate | None = None) -> Opened:
+    """A message with all its layers taken off; signers have nobody to vouch for them."""
+    return open_message(message, Opening(Request(()), NOW, (Holder(key, certificate),)))

@@ -12,7 +12,7 @@ from postseal.core.cms.classify import decode_body
 from postseal.core.cms.compressed import decompress
 from postseal.core.cms.multipart import split_signed
 from postseal.core.cms.opening import Reading, unseal
-from postseal.core.cms.signed_reader import is_signed_data, joined, parse_signed
+from postseal.core.cms.signed_reader import SIGNED_DATA, joined, object_type, parse_signed
 from postseal.core.cms.unwrapping import Holder
 from postseal.core.cms.verifying import SignerAccount, check_signers, cover
 from postseal.core.errors import BadData
@@ -64,7 +64,7 @@ def _message(octets: bytes, keys: Sequence[Holder], pool: Sequence[Certificate])
 
 
 def _object(octets: bytes, keys: Sequence[Holder], content: bytes, pool: Sequence[Certificate]) -> str:
-    if is_signed_data(octets):
+    if object_type(octets) == SIGNED_DATA:
         signed = parse_signed(octets)
         if signed.certs_only:
             return f"certificates({len(signed.certificates)})"

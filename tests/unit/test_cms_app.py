@@ -10,12 +10,12 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from postseal.app.cms_inspect import inspect
-from postseal.app.cms_open import load_private_key, open_sealed
+from postseal.app.cms_open import load_private_key
 from postseal.app.cms_seal import Sealed, seal
 from postseal.core.cms.opening import CANNOT_OPEN
 from postseal.core.errors import BadData
 from postseal.core.suite import Suite
-from support.cms import KINDS, cleared, recipient, root, sealed
+from support.cms import KINDS, cleared, open_sealed, recipient, root, sealed
 
 
 class Memory:

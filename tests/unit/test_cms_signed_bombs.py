@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from postseal.core.cms.multipart import split_signed
-from postseal.core.cms.signed_reader import is_signed_data, parse_signed
+from postseal.core.cms.signed_reader import object_type, parse_signed
 from postseal.core.cms.verifying import SignerAccount, State, check_signers, cover
 from postseal.core.message import Field
 from support.arms_length import bounded
@@ -39,7 +39,7 @@ def test_a_bomb_ends_soon_and_in_little_memory(name: str) -> None:
         assert not any(each.state is State.INTACT for each in accounts(bomb))
 
     assert bool(bounded(read).refused) != (name in ACCEPTED)
-    bounded(lambda: is_signed_data(bomb))
+    bounded(lambda: object_type(bomb))
 
 
 @cache

@@ -11,10 +11,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from postseal.app.cms_verify import (
     SignatureReport,
     SignerReport,
+    check_clear,
+    check_opaque,
     expected_signer,
+    judge_signers,
     uncovered,
-    verify_clear,
-    verify_opaque,
 )
 from postseal.app.verify import Request
 from postseal.core.address import parse_mailbox
@@ -57,7 +58,7 @@ def report(
     signed = parse_signed(openssl_cms(CONTENT, "-nodetach", *options, signers=(leaf or alice(),)))
     if content != CONTENT:
         signed = replace(signed, content=(memoryview(content),))
-    found = verify_opaque(signed, asked, expected_signer(fields, asked.mailbox), NOW)
+    found = judge_signers(check_opaque(signed), asked, expected_signer(fields, asked.mailbox), NOW)
     (signer,) = found.signers
     assert found.good == (signer.verdict == "good")
     assert found.covered == len(content)
@@ -174,7 +175,7 @@ def clear(content: bytes, **more: bytes) -> ClearSigned:
 
 def clear_report(signed_content: bytes, shown: bytes) -> SignatureReport:
     signed = parse_signed(openssl_cms(signed_content, signers=(alice(),)))
-    return verify_clear(clear(shown), signed, request(), expected_signer(FROM, None), NOW)
+    return judge_signers(check_clear(clear(shown), signed), request(), expected_signer(FROM, None), NOW)
 
 
 def test_text_that_was_signed_with_lf_is_told_so() -> None:

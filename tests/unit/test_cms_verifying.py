@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from postseal.core.cms.signed_reader import MAX_SIGNERS, is_signed_data, joined, parse_signed
+from postseal.core.cms.signed_reader import MAX_SIGNERS, joined, object_type, parse_signed
 from postseal.core.cms.verifying import State, check_signers, cover
 from postseal.core.der import INTEGER, OCTET_STRING, OID, SEQUENCE, SET, context, integer_content, oid_content, tlv
 from postseal.core.errors import BadData
@@ -98,7 +98,7 @@ def test_what_openssl_signs_verifies(options: tuple[str, ...]) -> None:
     signed = parse_signed(octets)
     opaque = "-nodetach" in options
     assert (signed.content is not None) == opaque
-    assert is_signed_data(octets)
+    assert object_type(octets) == SIGNED
     (account,) = accounts(octets, None if opaque else CONTENT)
     assert (account.state, account.code, account.detail, account.weak) == (State.INTACT, "sig.intact", "", "")
     assert account.certificate == signer().certificate

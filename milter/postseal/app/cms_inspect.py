@@ -1,13 +1,18 @@
-"""What a message or a bare CMS object is, as values for JSON."""
+"""What a message or a bare CMS object is, layer by layer as far as no key is needed, as values for JSON."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from postseal.app.cms_intake import cms_octets, header_fields, take_header
+from postseal.app.cms_account import brought_as_json, checked_as_json
+from postseal.app.cms_entity import Entity, Kind, cms_kind, looks_like_entity, take_entity
+from postseal.app.cms_layers import MAX_LAYERS
+from postseal.app.cms_verify import check_clear, check_opaque, uncovered
 from postseal.core.cms import structures as cms
-from postseal.core.cms.classify import classify, decode_body
+from postseal.core.cms.classify import classify
+from postseal.core.cms.multipart import split_signed
 from postseal.core.cms.parse import Enveloped, parse_enveloped
+from postseal.core.cms.signed_reader import joined, parse_signed
 from postseal.core.errors import BadData
 from postseal.core.message import only
 
@@ -15,27 +20,81 @@ from postseal.core.message import only
 def inspect(message: bytes) -> dict[str, Any]:
     """What a message or a bare CMS object is, as values for JSON. Raises BadData when it can't be taken apart.
 
-    ``protection`` is none, signed, encrypted or claimed-only; ``cms`` is there when it is encrypted, and ``fault`` says
-    why it isn't when it only claims to be.
+    ``protection`` is none, signed, encrypted or claimed-only; ``cms`` is the outermost layer and ``layers`` are those that can
+    be seen without a key, and ``fault`` says why there isn't what the message claims to be.
     """
-    if message[:1] == b"\x30" and message[1:2] >= b"\x80":
-        return {"protection": "encrypted", "content_type": None, "cms": _describe(parse_enveloped(message))}
-    header, body, _ = take_header(iter((message,)))
-    fields = header_fields(header)
-    content_type = only(fields, b"content-type")
+    if not message:
+        raise BadData("there is no message: the input is empty")
+    entity = take_entity(message)
+    content_type = only(entity.fields or (), b"content-type")
     found: dict[str, Any] = {
-        "protection": str(classify(fields, body)),
+        "protection": _bare_protection(entity) if entity.fields is None else str(classify(entity.fields, entity.body)),
         "content_type": content_type.unfolded.decode("latin-1") if content_type else None,
         "cms": None,
+        "layers": [],
     }
-    if found["protection"] == "encrypted":
-        found["cms"] = _describe(parse_enveloped(decode_body(fields, body) or b""))
-    elif found["protection"] == "claimed-only":
+    for _ in range(MAX_LAYERS):
+        if not (entity.is_cms or entity.is_multipart_signed):
+            break
         try:
-            parse_enveloped(cms_octets(message)[1])
+            layer, content = _layer(entity)
         except BadData as exc:
+            if entity.fields is None and not found["layers"]:
+                raise
             found["fault"] = str(exc)
+            break
+        found["layers"].append(layer)
+        if content is None or not looks_like_entity(content):
+            break
+        entity = take_entity(content)
+    found["cms"] = found["layers"][0] if found["layers"] else None
     return found
+
+
+def _bare_protection(entity: Entity) -> str:
+    kind = cms_kind(entity.cms_octets())
+    return "signed" if kind is Kind.SIGNED else "none" if kind is Kind.COMPRESSED else "encrypted"
+
+
+def _layer(entity: Entity) -> tuple[dict[str, Any], bytes | None]:
+    """(description, what is inside as far as it can be seen). Raises BadData."""
+    if entity.is_multipart_signed:
+        return _clear_signed(entity), None
+    octets = entity.cms_octets()
+    kind = cms_kind(octets)
+    if kind is Kind.SIGNED:
+        return _signed(octets)
+    if kind is Kind.COMPRESSED:
+        return {"type": "compressed-data", "content_length": len(octets)}, None
+    return _describe(parse_enveloped(octets)), None
+
+
+def _clear_signed(entity: Entity) -> dict[str, Any]:
+    fields = entity.fields or ()
+    parts = split_signed(fields, entity.crlf_body())
+    checked = check_clear(parts, parse_signed(parts.signature))
+    return {
+        "type": "signed-data",
+        "detached": True,
+        "content_type": checked.signed.content_type,
+        "micalg": parts.micalg or None,
+        **checked_as_json(checked, uncovered(parts, fields)),
+        "notes": list(parts.notes),
+    }
+
+
+def _signed(octets: bytes) -> tuple[dict[str, Any], bytes | None]:
+    signed = parse_signed(octets)
+    found = {
+        "type": "signed-data",
+        "detached": signed.content is None,
+        "content_type": signed.content_type,
+        "content_length": signed.length,
+    }
+    if signed.content is None:
+        # Without what was signed nothing can be said of the signatures; certs-only messages have none.
+        return {**found, "signers": [], **brought_as_json(signed)}, None
+    return {**found, **checked_as_json(check_opaque(signed))}, joined(signed.content)
 
 
 def _describe(enveloped: Enveloped) -> dict[str, Any]:

@@ -95,46 +95,47 @@ def expected_signer(fields: Sequence[Field], asked: Mailbox | None) -> Expected:
     return Expected(found.mailbox, sender, found.fault, found.notes)
 
 
-def verify_opaque(signed: Signed, request: Request, expected: Expected, at: datetime) -> SignatureReport:
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the signatures are over, in which ``form``, and an account of each signer; nobody is judged yet."""
+
+    signed: Signed
+    covered: Covered
+    accounts: tuple[SignerAccount, ...]
+    form: str = "as received"
+
+
+def check_opaque(signed: Signed, certificates: Sequence[Certificate] = ()) -> Checked:
     """A SignedData with its content inside."""
     covered = cover(signed)
-    accounts = check_signers(signed, covered, request.intermediates)
-    return _report(signed, covered, accounts, request, expected, at)
+    return Checked(signed, covered, check_signers(signed, covered, certificates))
 
 
-def verify_clear(
-    parts: ClearSigned, signed: Signed, request: Request, expected: Expected, at: datetime
-) -> SignatureReport:
+def check_clear(parts: ClearSigned, signed: Signed, certificates: Sequence[Certificate] = ()) -> Checked:
     """A multipart/signed message, lines ending with CRLF.
 
     RFC 8551 §3.1.1 has CRLF signed. Some sign text with LF as they keep it; what was signed is then the same text, if it has no
     other line ends, and this is told.
     """
     covered = cover(signed, (parts.covered,))
-    accounts = check_signers(signed, covered, request.intermediates)
+    accounts = check_signers(signed, covered, certificates)
     if any(each.state is State.BAD for each in accounts):
         octets = bytes(parts.covered)
         lines = octets.count(b"\r\n")
         if lines and octets.count(b"\n") == octets.count(b"\r") == lines:
             unix = cover(signed, (octets.replace(b"\r\n", b"\n"),))
-            others = check_signers(signed, unix, request.intermediates)
+            others = check_signers(signed, unix, certificates)
             if all(each.state is not State.BAD for each in others):
-                return replace(_report(signed, unix, others, request, expected, at), form="with LF line ends")
-    return _report(signed, covered, accounts, request, expected, at)
+                return Checked(signed, unix, others, "with LF line ends")
+    return Checked(signed, covered, accounts)
 
 
-def _report(
-    signed: Signed,
-    covered: Covered,
-    accounts: Sequence[SignerAccount],
-    request: Request,
-    expected: Expected,
-    at: datetime,
-) -> SignatureReport:
+def judge_signers(checked: Checked, request: Request, expected: Expected, at: datetime) -> SignatureReport:
+    """The verdict on each signer. Total."""
     # CRL-26: of what comes along only certificates are looked at, as possible parts of a path.
-    request = replace(request, intermediates=(*signed.certificates, *request.intermediates))
-    signers = tuple(_judge(account, request, expected, at) for account in accounts)
-    return SignatureReport(signed, covered.length, signers)
+    request = replace(request, intermediates=(*checked.signed.certificates, *request.intermediates))
+    signers = tuple(_judge(account, request, expected, at) for account in checked.accounts)
+    return SignatureReport(checked.signed, checked.covered.length, signers, checked.form)
 
 
 def _judge(account: SignerAccount, request: Request, expected: Expected, at: datetime) -> SignerReport:

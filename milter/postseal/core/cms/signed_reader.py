@@ -87,13 +87,13 @@ class Signed:
         return None if self.content is None else sum(map(len, self.content))
 
 
-def is_signed_data(octets: bytes | memoryview) -> bool:
-    """Does a CMS object say that it is SignedData? Never raises."""
+def object_type(octets: bytes | memoryview) -> str:
+    """The type that a CMS object says it has, dotted; empty when it is no CMS object. Never raises."""
     try:
         info = BerCursor.over(octets).enter(SEQUENCE)
-        return oid_text(bytes(info.content(info.take(OID)))) == SIGNED_DATA
+        return oid_text(bytes(info.content(info.take(OID))))
     except BadData:
-        return False
+        return ""
 
 
 def parse_signed(octets: bytes | memoryview) -> Signed:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from postseal.app.cms_inspect import inspect
+from postseal.core.reasons import reason
 from postseal.core.text import escape
 from postseal.shell.cli.main import add_command
 
@@ -15,8 +17,11 @@ from postseal.shell.cli.main import add_command
 def register(commands: Any) -> None:
     """Add the command to the command line."""
     add_command(
-        commands, "inspect", run_inspect, "Show what the message on standard input is: structure, cipher, recipients."
-    )
+        commands, "inspect", run_inspect,
+        "Show what the message on standard input is: structure, cipher and recipients, signers and certificates.",
+        epilog="No key is needed: what is encrypted stays closed. Signatures are checked, but nobody says whether their "
+        "certificates are to be trusted: postseal open does.",
+    )  # fmt: skip
 
 
 def run_inspect(args: argparse.Namespace) -> int:
@@ -30,17 +35,40 @@ def run_inspect(args: argparse.Namespace) -> int:
         print(f"content type: {escape(found['content_type'])}")
     if "fault" in found:
         print(f"fault: {escape(found['fault'])}")
-    if found["cms"]:
-        structure = found["cms"]
-        print(
-            f"structure: {structure['type']}, {structure['cipher']}, {structure['content_length']} octets of ciphertext"
-        )
-        for each in structure["recipients"]:
-            named = each.get("subject_key_id")
-            name = (
-                f"subject key identifier {named}"
-                if named
-                else f"issuer {escape(each['issuer'] or '')}, serial {each['serial']}"
-            )
-            print(f"recipient: {each['kind']}, {each['algorithm']}, {name}")
+    for layer in found["layers"]:
+        print("\n".join(_signed(layer) if layer["type"] == "signed-data" else _sealed(layer)))
     return 0
+
+
+def _sealed(layer: dict[str, Any]) -> Iterator[str]:
+    if layer["type"] == "compressed-data":
+        yield f"structure: compressed-data, {layer['content_length']} octets"
+        return
+    yield f"structure: {layer['type']}, {layer['cipher']}, {layer['content_length']} octets of ciphertext"
+    for each in layer["recipients"]:
+        yield f"recipient: {each['kind']}, {each['algorithm']}, {_named(each)}"
+
+
+def _signed(layer: dict[str, Any]) -> Iterator[str]:
+    what = "detached" if layer["detached"] else f"{layer['content_length']} octets inside"
+    yield f"structure: signed-data, {what}" + ("" if layer["signers"] else ", signed by nobody")
+    for each in layer["signers"]:
+        detail = f": {escape(each['detail'])}" if each["detail"] else ""
+        yield f"signer: {_named(each['signer'])}"
+        yield f"  {each['signature']}: {reason(each['reason']).sentence} ({each['reason']}){detail}"
+        how = [each["scheme"], each["digest"], each["weak"], ", ".join(each["signed_attributes"] or ("no attributes",))]
+        yield f"  {', '.join(item for item in how if item)}"
+        if each["signing_time"]:
+            yield f"  the signer says that it was at {each['signing_time']}"
+        if each["capabilities"]:
+            yield f"  can read: {escape(', '.join(each['capabilities']))}"
+    for each in layer["certificates"]:
+        yield f"certificate: {escape(each['subject'])}, serial {each['serial']}, sha256 {each['sha256']}"
+    for each in (*layer.get("uncovered", ()), *layer.get("notes", ())):
+        yield f"note: {escape(each)}" if each in layer.get("notes", ()) else f"not signed: {escape(each)}"
+
+
+def _named(each: dict[str, Any]) -> str:
+    if each.get("subject_key_id"):
+        return f"subject key identifier {each['subject_key_id']}"
+    return f"issuer {escape(each['issuer'] or '')}, serial {each['serial']}"

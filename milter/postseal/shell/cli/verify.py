@@ -6,29 +6,23 @@ import argparse
 import ipaddress
 import json
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from datetime import UTC, datetime
+from typing import Any
 
 from postseal.app.online import Online
-from postseal.app.verify import Outcome, Report, Request, explain, read_certificates, read_crls, read_ocsp, verify
+from postseal.app.verify import Outcome, Report, Request, explain, read_certificates, verify
 from postseal.config import Config, load_config
-from postseal.core.address import parse_mailbox
 from postseal.core.certs import Certificate
-from postseal.core.errors import BadData, NotPermitted, Usage
-from postseal.core.evidence import CrlEvidence, OcspEvidence
-from postseal.core.path import SKEW, Anchor, Path
+from postseal.core.errors import Usage
+from postseal.core.path import Path
 from postseal.core.policies import ANY_POLICY, PolicyInputs, valid_oid
 from postseal.core.reasons import CATALOGUE
 from postseal.core.text import escape
 from postseal.core.verdict import Verdict
+from postseal.shell.cli.judging import judging_options, judging_request, judging_time, read_whole
 from postseal.shell.cli.main import DEFAULT_CONFIG, add_command
-from postseal.sources.clock import SystemClock
 from postseal.wiring.verify import build_online
-
-_MAX_FILE = 512 * 1024 * 1024
-_T = TypeVar("_T")
 
 
 def register(commands: Any) -> None:
@@ -39,15 +33,7 @@ def register(commands: Any) -> None:
         "intermediates. Exit status 0 when all are good, 1 otherwise. With --json one line for each CERT.",
     )  # fmt: skip
     parser.add_argument("certificates", metavar="CERT", nargs="+", help="file with the certificate (DER, PEM, PKCS#7)")
-    for option, text in (
-        ("anchor", "file with trusted CA certificates; without any nothing is trusted"),
-        ("intermediate", "file with CA certificates that may be between"),
-        ("crl", "file with CRLs (DER or PEM)"),
-        ("ocsp", "file with OCSP responses (DER or PEM)"),
-    ):
-        parser.add_argument(f"--{option}", metavar="F", action="append", default=[], help=f"{text}; may be repeated")
-    parser.add_argument("--at", metavar="TIME", default="", help="verify for this time (RFC 3339 or Unix seconds)")
-    parser.add_argument("--address", metavar="A", default="", help="mail address that the certificate must be for")
+    judging_options(parser, address="mail address that the certificate must be for")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--offline", action="store_true", help="only what is in the files (the default)")
     where.add_argument(
@@ -72,11 +58,6 @@ def register(commands: Any) -> None:
         help="email: mail can be encrypted with it (default); any: only path, revocation and --address count",
     )  # fmt: skip
     _policy_options(parser)
-    parser.add_argument(
-        "--allow-weak-keys", action="store_true",
-        help="admit RSA from 1024 bits, SHA-1 and SHA-224; shorter keys and MD5 never",
-    )  # fmt: skip
-    parser.add_argument("--no-revocation", action="store_true", help="don't ask whether anything is revoked")
     parser.add_argument("--explain", action="store_true", help="list each check with its clause")
 
 
@@ -96,7 +77,7 @@ def _policy_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when every CERT is good, 1 otherwise. Raises Usage or BadData for what can't be read."""
-    at = parse_time(args.at) if args.at else SystemClock().now()
+    at = judging_time(args)
     request, files = _request(args, at)
     if (args.allow_network or args.allow_port) and not args.online:
         raise Usage("--allow-network and --allow-port mean something with --online only")
@@ -135,30 +116,9 @@ def _online(args: argparse.Namespace, at: datetime) -> Online:
 
 
 def _request(args: argparse.Namespace, at: datetime) -> tuple[Request, list[tuple[str, tuple[Certificate, ...]]]]:
-    files = [(name, read_certificates(_read(name), name)) for name in args.certificates]
-    anchors = _each(args.anchor, lambda blob, name: tuple(Anchor(c, name) for c in read_certificates(blob, name)))
-    intermediates = _each(args.intermediate, read_certificates)
-    crls: tuple[CrlEvidence, ...] = _each(args.crl, lambda blob, name: read_crls(blob, name, at))
-    answers: tuple[OcspEvidence, ...] = _each(args.ocsp, lambda blob, name: read_ocsp(blob, name, at))
-    try:
-        mailbox = parse_mailbox(args.address) if args.address else None
-    except BadData as exc:
-        raise Usage(f"--address: {exc}") from exc
-    request = Request(
-        anchors=anchors,
-        intermediates=intermediates,
-        crls=crls,
-        ocsp=answers,
-        mailbox=mailbox,
-        email=args.purpose == "email",
-        weak_keys=args.allow_weak_keys,
-        revocation=not args.no_revocation,
-        policies=_policies(args),
-        # CERT-15: patience is for clocks that go wrong; a time that is given is meant.
-        skew=timedelta(0) if args.at else SKEW,
-        clock=SystemClock().now() if args.at else None,
-    )
-    return request, files
+    files = [(name, read_certificates(read_whole(name), name)) for name in args.certificates]
+    request = judging_request(args, at)
+    return replace(request, email=args.purpose == "email", policies=_policies(args)), files
 
 
 def _policies(args: argparse.Namespace) -> PolicyInputs:
@@ -171,40 +131,6 @@ def _policies(args: argparse.Namespace) -> PolicyInputs:
         inhibit_mapping=args.inhibit_policy_mapping,
         inhibit_any=args.inhibit_any_policy,
     )
-
-
-def _each(names: Sequence[str], read: Callable[[bytes, str], tuple[_T, ...]]) -> tuple[_T, ...]:
-    return tuple(item for name in names for item in read(_read(name), name))
-
-
-def _read(name: str) -> bytes:
-    try:
-        with open(name, "rb") as file:
-            blob = file.read(_MAX_FILE + 1)
-    except PermissionError as exc:
-        raise NotPermitted(f"{name}: {exc.strerror}") from exc
-    except (OSError, ValueError) as exc:
-        raise BadData(f"{name}: {getattr(exc, 'strerror', None) or exc}") from exc
-    if len(blob) > _MAX_FILE:
-        raise BadData(f"{name}: larger than {_MAX_FILE} octets")
-    return blob
-
-
-def parse_time(text: str) -> datetime:
-    """RFC 3339 (with a zone) or Unix seconds -> aware UTC, the second that it is in. Raises Usage.
-
-    RFC 5280 §4.1.2.5: validity is told in whole seconds and includes the last one.
-    """
-    try:
-        if text.lstrip("-").replace(".", "", 1).isdigit():
-            return datetime.fromtimestamp(float(text), UTC).replace(microsecond=0)
-        # RFC 3339 §5.6: T and Z may be small.
-        moment = datetime.fromisoformat(text.upper())
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC).replace(microsecond=0)
-    except (ValueError, OverflowError, OSError):
-        pass
-    raise Usage(f"--at {text!a}: expected a time like 2026-06-01T12:00:00Z, or Unix seconds")
 
 
 def _time(moment: datetime | None) -> str | None:

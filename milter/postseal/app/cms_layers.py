@@ -1,0 +1,239 @@
+"""A protected message, layer by layer: decrypted, verified, decompressed, each with an account (RFC 8551 §3.7, RFC 2634 §1.1).
+
+What is opened is always all of a message: its root is one CMS object. An encrypted part among others stays as it is, so that
+nothing that was encrypted is ever shown between what anybody may have written (ALG-7, EFAIL).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from postseal.app.cms_entity import Entity, Kind, cms_kind, looks_like_entity, take_entity
+from postseal.app.cms_intake import uses_lf
+from postseal.app.cms_verify import (
+    Expected,
+    SignatureReport,
+    SignatureVerdict,
+    SignerReport,
+    check_clear,
+    check_opaque,
+    expected_signer,
+    judge_signers,
+    uncovered,
+)
+from postseal.app.verify import Request
+from postseal.core.cms.multipart import split_signed
+from postseal.core.cms.opening import Reading, unseal
+from postseal.core.cms.signed_reader import DATA, joined, parse_signed
+from postseal.core.cms.unwrapping import Holder
+from postseal.core.errors import BadData
+from postseal.core.message import Field, only
+from postseal.core.text import escape
+
+MAX_LAYERS = 8
+_AS_EVER = Reading()
+
+
+class Protection(StrEnum):
+    """What may be said of the message that came out. ALG-7: DECRYPTED only when nobody can have changed it on the way."""
+
+    NONE = "none"
+    SIGNED = "signed"
+    DECRYPTED = "decrypted"
+    UNAUTHENTICATED = "decrypted-unauthenticated"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer, outermost first. ``fault`` says why a signature that should be there can't be read."""
+
+    kind: Kind
+    cipher: str = ""
+    authenticated: bool = True
+    signature: SignatureReport | None = None
+    uncovered: tuple[str, ...] = ()
+    fault: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a message is opened with: keys for what is encrypted, and by what its signers are judged, for which time."""
+
+    request: Request
+    at: datetime
+    holders: tuple[Holder, ...] = ()
+    reading: Reading = _AS_EVER
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """``octets`` is the message in clear; ``notes`` are sentences for the operator."""
+
+    octets: bytes
+    layers: tuple[Layer, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def protection(self) -> Protection:
+        """ALG-7: CBC is as good as a signature inside it whose signers are all known and good."""
+        doubtful = encrypted = signed = False
+        for layer in self.layers:
+            if layer.kind is Kind.ENCRYPTED:
+                encrypted = True
+                doubtful = doubtful or not layer.authenticated
+            elif layer.signature is not None:
+                signed = True
+                doubtful = doubtful and not layer.signature.good
+        if doubtful:
+            return Protection.UNAUTHENTICATED
+        return Protection.DECRYPTED if encrypted else Protection.SIGNED if signed else Protection.NONE
+
+    @property
+    def refused(self) -> bool:
+        """Is there a signature that isn't good? Without trust anchors it need only hold, and be the sender's."""
+        if any(layer.fault for layer in self.layers):
+            return True
+        signers = [each for layer in self.layers if layer.signature for each in layer.signature.signers]
+        return not all(map(_acceptable, signers))
+
+
+def _acceptable(signer: SignerReport) -> bool:
+    return signer.verdict is SignatureVerdict.GOOD or signer.reason == "sig.no-anchor"
+
+
+@dataclass(frozen=True, slots=True)
+class _Peeled:
+    """What was under a layer. ``content`` is None when the message stays as it is."""
+
+    layer: Layer
+    content: bytes | None = None
+
+
+def open_message(message: bytes, opening: Opening) -> Opened:
+    """A message, or a bare CMS object, with all its layers taken off. Raises BadData.
+
+    A message comes out with the outer fields in their order and the inner Content-* fields and body as they were protected;
+    of a bare CMS object the content comes out as it is. What is clear-signed is readable as it is, and stays so.
+    """
+    if not message:
+        raise BadData("there is no message: the input is empty")
+    outer = current = take_entity(message)
+    expected = expected_signer(outer.fields or (), opening.request.mailbox)
+    layers: list[Layer] = []
+    notes: list[str] = []
+    content = message
+    while _is_layer(current, layers):
+        if len(layers) == MAX_LAYERS:
+            raise BadData(f"the message has more than {MAX_LAYERS} layers of encryption, signatures and compression")
+        peeled = _peel(current, opening, expected, first=not layers)
+        layers.append(peeled.layer)
+        if peeled.content is None:
+            break
+        content = peeled.content
+        if outer.fields is None and not looks_like_entity(content):
+            break
+        content = content if outer.fields is None else _with_crlf(content, notes)
+        current = take_entity(content) if content else Entity((), b"")
+        notes += _left_out(current, outer)
+    if outer.fields is not None and content is not message:
+        content = _message(outer.fields, current)
+    return Opened(content, tuple(layers), tuple(notes))
+
+
+def _is_layer(entity: Entity, layers: Sequence[Layer]) -> bool:
+    if entity.is_multipart_signed or entity.is_cms:
+        return True
+    if layers:
+        return False
+    field = only(entity.fields or (), b"content-type")
+    if field is not None and field.unfolded.lower().startswith(b"multipart/"):
+        # ALG-7: a part that was put between others isn't opened, whoever it was encrypted for.
+        raise BadData(
+            "the message isn't sealed: its Content-Type isn't application/pkcs7-mime, and parts of a message aren't opened"
+        )
+    raise BadData("the message isn't sealed: its Content-Type isn't application/pkcs7-mime")
+
+
+def _peel(entity: Entity, opening: Opening, expected: Expected, *, first: bool) -> _Peeled:
+    if entity.is_multipart_signed:
+        return _Peeled(_clear_signed(entity, opening, expected))
+    octets = entity.cms_octets()
+    kind = cms_kind(octets)
+    if kind is Kind.SIGNED:
+        return _signed(octets, opening, expected)
+    if kind is Kind.ENCRYPTED and not opening.holders:
+        if first:
+            raise BadData("the message is encrypted: give the key")
+        return _Peeled(Layer(Kind.ENCRYPTED, authenticated=False, notes=("it isn't decrypted: no key was given",)))
+    return _encrypted(octets, opening)
+
+
+def _encrypted(octets: bytes, opening: Opening) -> _Peeled:
+    unsealed = unseal(octets, opening.holders, opening.reading)
+    layer = Layer(Kind.ENCRYPTED, unsealed.cipher, unsealed.authenticated, notes=unsealed.notes)
+    return _Peeled(layer, b"".join(unsealed.chunks()))
+
+
+def _signed(octets: bytes, opening: Opening, expected: Expected) -> _Peeled:
+    signed = parse_signed(octets)
+    if signed.certs_only:
+        # RFC 8551 §3.8: nothing to read, and nobody who signed.
+        return _Peeled(Layer(Kind.CERTIFICATES, signature=None, notes=(_brought(len(signed.certificates)),)))
+    if signed.content is None:
+        raise BadData("the message is signed, but the content isn't in it")
+    checked = check_opaque(signed, opening.request.intermediates)
+    report = judge_signers(checked, opening.request, expected, opening.at)
+    if signed.content_type != DATA:
+        note = f"the signed content is of type {signed.content_type} and stays as it is"
+        return _Peeled(Layer(Kind.SIGNED, signature=report, notes=(note,)))
+    return _Peeled(Layer(Kind.SIGNED, signature=report), joined(signed.content))
+
+
+def _brought(count: int) -> str:
+    return f"it only brings certificates ({count}), and nobody signed it"
+
+
+def _clear_signed(entity: Entity, opening: Opening, expected: Expected) -> Layer:
+    """A signature that can't be read is none, but never a reason to lose the message."""
+    fields = entity.fields or ()
+    try:
+        parts = split_signed(fields, entity.crlf_body())
+        signed = parse_signed(parts.signature)
+        if signed.certs_only:
+            raise BadData("nobody signed it: the signature has no signer")
+    except BadData as exc:
+        return Layer(Kind.CLEAR_SIGNED, fault=str(exc))
+    checked = check_clear(parts, signed, opening.request.intermediates)
+    report = judge_signers(checked, opening.request, expected, opening.at)
+    return Layer(Kind.CLEAR_SIGNED, signature=report, uncovered=uncovered(parts, fields), notes=parts.notes)
+
+
+def _with_crlf(content: bytes, notes: list[str]) -> bytes:
+    if not uses_lf(content) or b"\r" in content:
+        return content
+    notes.append("the sealed content had lines that end with LF; they were converted to CRLF")
+    return content.replace(b"\n", b"\r\n")
+
+
+def _left_out(entity: Entity, outer: Entity) -> list[str]:
+    if outer.fields is None:
+        return []
+    # ALG-8: what stands inside must not set fields of the message outside.
+    return [
+        f"the field {escape(field.name.decode('latin-1'), 60)} inside the sealed content was left out"
+        for field in entity.fields or ()
+        if not field.name.lower().startswith(b"content-") and not field.named(b"mime-version")
+    ]
+
+
+def _message(outer: Sequence[Field], inner: Entity) -> bytes:
+    outside = [field for field in outer if not field.name.lower().startswith(b"content-")]
+    inside = [field for field in inner.fields or () if field.name.lower().startswith(b"content-")]
+    if only(outer, b"mime-version") is None:
+        outside.append(Field(b"MIME-Version", b" 1.0"))
+    lines = b"".join(field.line for field in (*outside, *inside))
+    return b"".join((lines, b"\r\n", inner.body))
