@@ -125,6 +125,15 @@ def test_good_when_both_crls_are_on_hand() -> None:
     assert not found.missing
 
 
+def test_x25519_is_fit_where_that_is_configured() -> None:
+    """RFC 8418"""
+    world, _ = with_alice(kind="x25519")
+    world.publish()
+    assert [f.code for f in world.assessor().assess(ALICE, NOW).assessed[0].findings] == ["cert.no-reader"]
+    assessor = Assessor(world, Trust(world), world, world, PathSettings(), RevocationSettings(), x25519=True)
+    assert assessor.assess(ALICE, NOW).assessed[0].findings == ()
+
+
 def test_asks_for_every_certificate_of_the_path_but_the_anchor() -> None:
     """PRE-3, PRE-4: the leaf and the intermediate are asked about, the anchor is not."""
     world, alice = with_alice()

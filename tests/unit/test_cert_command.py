@@ -151,6 +151,16 @@ def test_weak_keys_are_taken_where_the_configuration_says_so(cert: Shell, tmp_pa
     assert cert("import", tmp_path / "short.pem") == "1 imported, 0 refused\n"
 
 
+def test_x25519_is_taken_where_the_configuration_says_so(cert: Shell, tmp_path: Path, ca: Authority) -> None:
+    """RFC 8418: a certificate that no common mail program can use is refused until it is asked for."""
+    (tmp_path / "x.pem").write_bytes(ca.issue("x@example.test", kind="x25519", **VALID).pem)
+    cert("import", tmp_path / "x.pem", code=1)
+    cert.config.write_text(cert.config.read_text() + "[sealing]\nx25519 = true\n")
+    assert cert("import", tmp_path / "x.pem") == "1 imported, 0 refused\n"
+    facts = cert.json("show", "x@example.test")
+    assert (facts["key"], facts["findings"]) == ("x25519", [])
+
+
 def test_list_and_show(cert: Shell, tmp_path: Path, alice: Leaf, ca: Authority) -> None:
     for name, leaf in (("a", alice), ("b", ca.issue("bob@example.test", kind="p256", **VALID))):
         (tmp_path / f"{name}.pem").write_bytes(leaf.pem)

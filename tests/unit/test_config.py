@@ -26,7 +26,7 @@ from postseal.core.doubts import NO_KNOBS, DoubtKnobs, OnDoubt
 from postseal.core.path import AnchorSettings
 from postseal.core.policy import Pattern, PolicySettings, Seal, Strictness, WithoutCertificate
 from postseal.core.revocation import Order, UseDeltas
-from postseal.core.suite import KeyTransport, Suite
+from postseal.core.suite import KeyTransport, RecipientId, Suite
 from postseal.core.verdict import Nonce, OnNoneDeclared
 from postseal.shell.cli.main import main
 
@@ -109,6 +109,10 @@ max_age_without_next_update = "2 h"
 use_deltas = "require"
 short_lived = "7 d"
 weak_keys = true
+[sealing]
+recipient_id = "key-id"
+join_families = true
+x25519 = true
 [log]
 facility = "local3"
 socket = "/var/spool/postfix/dev/log"
@@ -204,7 +208,15 @@ def test_every_option_can_be_set() -> None:
     assert config.revocation_settings.skew.total_seconds() == 60
     assert config.path_settings.weak_keys is True
     assert config.policy_settings == PolicySettings(
-        OnDoubt.DEFER, OnNoneDeclared.ACCEPT, OnDoubt.REFUSE, OnDoubt.WARN, 36 * HOUR, HOUR, 48 * HOUR
+        OnDoubt.DEFER,
+        OnNoneDeclared.ACCEPT,
+        OnDoubt.REFUSE,
+        OnDoubt.WARN,
+        36 * HOUR,
+        HOUR,
+        48 * HOUR,
+        True,
+        RecipientId.KEY_ID,
     )
     assert config.revocation_settings.nonce is Nonce.REQUIRE
     rule, last = config.rules

@@ -9,6 +9,7 @@ import pytest
 from postseal.config import Config
 from postseal.core.address import parse_mailbox
 from postseal.core.assess import Assessed, Finding
+from postseal.core.certs import load_certificate
 from postseal.core.doubts import OnDoubt
 from postseal.core.errors import BadData
 from postseal.core.path import Anchor, AnchorSettings, Path
@@ -25,7 +26,7 @@ from postseal.core.policy import (
     match_rule,
     rcpt_answer,
 )
-from postseal.core.suite import KeyFamily, Suite
+from postseal.core.suite import KeyFamily, RecipientId, Suite
 from postseal.core.verdict import OnNoneDeclared, Verdict
 from support.facts import (
     ALICE,
@@ -257,6 +258,35 @@ def test_copies_are_grouped_by_cipher_and_key_family() -> None:
     ]
     assert [c.certificate for c in plan.deliveries[0].cleared] == [ALICE, ALICE_OLD]
     assert plan.worst is Action.SEAL
+
+
+def test_families_are_joined_on_demand() -> None:
+    """P16: one copy per cipher for those who know that everybody's mail program is new."""
+    people = [
+        recipient(assessed(GOOD, certificate=ALICE_EC), address="ec@x.example"),
+        recipient(assessed(GOOD), address="rsa@x.example"),
+    ]
+    plan = decide(MESSAGE, people, SOFT, NOW, PolicySettings(join_families=True))
+    assert [(d.recipients, d.suite, d.family) for d in plan.deliveries] == [
+        (("<ec@x.example>", "<rsa@x.example>"), Suite.AES_256_CBC, None)
+    ]
+    assert [c.certificate for c in plan.deliveries[0].cleared] == [ALICE_EC, ALICE]
+    assert len(decide(MESSAGE, people, SOFT, NOW).deliveries) == 2
+
+
+def test_certificates_are_named_by_key_identifier_on_demand() -> None:
+    """RFC 5652 §6.2.1: one that has none is named by its issuer, in a copy of its own, as gpgsm 2.2 reads no mix."""
+    # The OID of another extension, which nobody knows, stands in its place.
+    bare = load_certificate(ALICE.der.replace(bytes.fromhex("0603551d0e"), bytes.fromhex("0603551d7e")))
+    people = [
+        recipient(assessed(GOOD), address="a@x.example"),
+        recipient(assessed(GOOD, certificate=bare), address="b@x.example"),
+    ]
+    plan = decide(MESSAGE, people, SOFT, NOW, PolicySettings(recipient_id=RecipientId.KEY_ID))
+    assert [(d.recipients, [c.wrap.by_key_id for c in d.cleared]) for d in plan.deliveries] == [
+        (("<a@x.example>",), [True]), (("<b@x.example>",), [False])
+    ]  # fmt: skip
+    assert not any(c.wrap.by_key_id for d in decide(MESSAGE, people, SOFT, NOW).deliveries for c in d.cleared)
 
 
 def test_one_bad_recipient_stops_all_copies() -> None:

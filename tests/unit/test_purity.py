@@ -113,7 +113,6 @@ def certificate_jobs(ca: Authority, alice: Leaf) -> Iterator[Job]:
     mailbox = parse_mailbox("alice@example.test")
     rule = Rule(
         "all", (Pattern("any"),), (Pattern("any"),), Seal.MUST, WithoutCertificate.REFUSE, Strictness.STRICT,
-        next(iter(Suite)),
     )  # fmt: skip
 
     def run() -> object:

@@ -79,6 +79,7 @@ class Assessor:
         revocation_settings: RevocationSettings,
         fetch_issuers: bool = False,
         memory: CapabilityMemory | None = None,
+        x25519: bool = False,
     ) -> None:
         self._directory = directory
         self._trust = trust
@@ -88,6 +89,7 @@ class Assessor:
         self._revocation = revocation_settings
         self._fetch_issuers = fetch_issuers
         self._memory = memory
+        self._x25519 = x25519
         self._told: LRUCache[tuple[str, Status], datetime] = LRUCache(maxsize=20_000)
         self._lock = Lock()
         self._kept: LRUCache[tuple[str, ...], _Kept[Assessment]] = LRUCache(maxsize=20_000)
@@ -144,7 +146,8 @@ class Assessor:
     def _judge_one(
         self, candidate: Candidate, mailbox: Mailbox, at: datetime
     ) -> tuple[Assessed, tuple[Question | Orphan, ...], datetime]:
-        findings = fitness(candidate.certificate, mailbox, at, weak_keys=self._path_settings.weak_keys)
+        weak_keys = self._path_settings.weak_keys
+        findings = fitness(candidate.certificate, mailbox, at, weak_keys=weak_keys, x25519=self._x25519)
         paths, until = self._paths_of(candidate, at)
         # PRE-1: nothing is asked about a certificate without a validated path; PRE-2: nor about an unusable one.
         if isinstance(paths, PathFault) or any(f.fatal for f in findings):

@@ -28,7 +28,7 @@ class Refused:
 
 
 def sort_out(
-    source: str, blob: bytes, at: datetime, *, weak_keys: bool = False
+    source: str, blob: bytes, at: datetime, *, weak_keys: bool = False, x25519: bool = False
 ) -> tuple[tuple[Certificate, ...], tuple[Refused, ...]]:
     """(what may be stored, what may not) of a file or bundle. One bad block doesn't spoil the others. Never raises."""
     good: dict[str, Certificate] = {}
@@ -40,7 +40,7 @@ def sort_out(
             bad.append(Refused(where, "cert.unreadable", str(exc)))
             continue
         for certificate in found:
-            refusal = _refusal(where, certificate, at, weak_keys)
+            refusal = _refusal(where, certificate, at, weak_keys, x25519)
             if refusal is None:
                 good.setdefault(certificate.fingerprint, certificate)
             else:
@@ -58,9 +58,9 @@ def _blocks(source: str, blob: bytes) -> list[tuple[str, bytes]]:
     return [(f"{source} (block {number})", block) for number, block in enumerate(blocks, 1)]
 
 
-def _refusal(source: str, certificate: Certificate, at: datetime, weak_keys: bool) -> Refused | None:
+def _refusal(source: str, certificate: Certificate, at: datetime, weak_keys: bool, x25519: bool) -> Refused | None:
     # A certificate for next month may be stored today: it is judged as of its first moment.
-    findings = fitness(certificate, None, max(at, certificate.not_before), weak_keys=weak_keys)
+    findings = fitness(certificate, None, max(at, certificate.not_before), weak_keys=weak_keys, x25519=x25519)
     for finding in findings:
         if finding.fatal:
             return Refused(source, finding.code, finding.detail, certificate)

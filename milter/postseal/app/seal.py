@@ -360,7 +360,9 @@ class MessageJob:
     def _decide(self, message: MessageFacts) -> Plan:
         facts = [r.facts() for r in self._recipients.values()]
         plan = decide(message, facts, self._settings.rules, self._sealing.clock.now(), self._settings.policy)
-        return plan if self._sealing.reinjector is not None else in_one_copy(plan)
+        if self._sealing.reinjector is not None:
+            return plan
+        return in_one_copy(plan, self._settings.policy.join_families)
 
     def _possible(self, plan: Plan) -> Plan:
         """The plan, or why this installation can't carry it out."""

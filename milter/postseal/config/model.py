@@ -53,6 +53,7 @@ from postseal.core.policy import (
     Rule,
 )
 from postseal.core.revocation import Order, RevocationSettings, UseDeltas
+from postseal.core.suite import RecipientId
 from postseal.core.verdict import Nonce, OnNoneDeclared
 
 
@@ -262,6 +263,21 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealing:
+    """How sealed copies are made, whatever the rule. What they are encrypted with is a matter of [[policy]]."""
+
+    recipient_id: RecipientId = _option(choice(RecipientId), "issuer", """
+        How certificates are named in a message. "issuer": by issuer and serial number, which every mail program understands.
+        "key-id": by their subject key identifier, which tells strangers less, and which gpgsm 2.2 doesn't understand; a
+        certificate without one is named by its issuer.""")
+    join_families: bool = _option(boolean(), False, """
+        Seal for RSA, EC and X25519 keys in one message. It saves a copy, and mail programs with an old NSS (before 3.99)
+        can't open such a message, not even with their RSA key.""")
+    x25519: bool = _option(boolean(), False, """
+        Seal for X25519 keys. No common mail program opens such mail, so a certificate with one can't be used otherwise.""")
+
+
+@dataclass(frozen=True, slots=True)
 class Responder:
     """An OCSP responder that is believed about the certificates of one CA although that CA didn't appoint it, for example one
     that a company runs for all of its CAs; [[responder]] is written once for each pair. Files are read at the start."""
@@ -313,6 +329,7 @@ class Config:
     lookup: Lookup
     certificates: Certificates
     revocation: Revocation
+    sealing: Sealing
     log: Log
     decisions: Decisions
     metrics: Metrics
@@ -385,6 +402,7 @@ class Config:
             own.on_suspicious, own.on_none_declared, own.on_unavailable, own.on_ocsp_unknown,
             give_up=timedelta(seconds=own.give_up), stale_grace=timedelta(seconds=own.stale_grace),
             ca_stale_grace=timedelta(seconds=own.ca_stale_grace),
+            join_families=self.sealing.join_families, recipient_id=self.sealing.recipient_id,
         )  # fmt: skip
 
     def is_internal(self, mailbox: Mailbox | None) -> bool:
@@ -400,6 +418,7 @@ SECTIONS: Mapping[str, type] = {
     "certificates": Certificates,
     "anchor": Anchor,
     "revocation": Revocation,
+    "sealing": Sealing,
     "responder": Responder,
     "log": Log,
     "decisions": Decisions,

@@ -58,7 +58,8 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One copy: the same bytes for all its recipients. ``suite`` None is the clear copy."""
+    """One copy: the same bytes for all its recipients. ``suite`` None is the clear copy; ``family`` None with a suite is for
+    keys of any family."""
 
     recipients: tuple[str, ...]
     suite: Suite | None
@@ -104,32 +105,31 @@ def outcomes(plan: Plan) -> tuple[Decision, ...]:
     )
 
 
-def group(decisions: Sequence[Decision]) -> tuple[Delivery, ...]:
-    """The copies that a plan needs (ALG-3): one per suite and key family, the largest first, then the clear one.
+def group(decisions: Sequence[Decision], join_families: bool = False) -> tuple[Delivery, ...]:
+    """The copies that a plan needs (ALG-3): one per suite and kind of recipient, the largest first, then the clear one.
 
-    RSA and EC recipients are apart because older readers can't open a message with both (P16).
+    With ``join_families`` one per suite.
     """
-    sealed: dict[tuple[Suite, KeyFamily], list[Decision]] = {}
+    sealed: dict[tuple[Suite, _Kind | None], list[Decision]] = {}
     clear: list[str] = []
     for decision in decisions:
         if decision.action is Action.CLEAR:
             clear.append(decision.recipient)
         elif decision.action is Action.SEAL and decision.suite and decision.cleared:
-            families = {key_family(cleared.certificate) for cleared in decision.cleared}
-            family = families.pop()
-            if families or family is None:
-                raise ValueError("a recipient's certificates must be of one key family that can be sealed for")
-            sealed.setdefault((decision.suite, family), []).append(decision)
+            kinds = {_kind(cleared) for cleared in decision.cleared}
+            if len(kinds) > 1 and not join_families:
+                raise ValueError("a recipient's certificates must be of one kind")
+            sealed.setdefault((decision.suite, None if join_families else kinds.pop()), []).append(decision)
         else:
             return ()
     copies = [
         Delivery(
             _different([d.recipient for d in members]),
             suite,
-            family,
+            kind[0] if kind else None,
             _different([cleared for d in members for cleared in d.cleared]),
         )
-        for (suite, family), members in sealed.items()
+        for (suite, kind), members in sealed.items()
     ]
     copies.sort(key=lambda copy: -len(copy.recipients))
     if clear:
@@ -137,14 +137,28 @@ def group(decisions: Sequence[Decision]) -> tuple[Delivery, ...]:
     return tuple(copies)
 
 
-def in_one_copy(plan: Plan) -> Plan:
+_Kind = tuple[KeyFamily, bool]
+
+
+def _kind(cleared: Cleared) -> _Kind:
+    """What must not be mixed, because a reader then can't even find its own part.
+
+    Key families, for older NSS (P16); and names of either form, since gpgsm gives up at the first key identifier.
+    """
+    family = key_family(cleared.certificate)
+    if family is None:
+        raise ValueError("a certificate was cleared that can't be sealed for")
+    return family, cleared.wrap.by_key_id
+
+
+def in_one_copy(plan: Plan, join_families: bool = False) -> Plan:
     """ALG-3: the plan with one suite for all, where there can't be several copies and each could get that one too."""
     sealed = [d for d in plan.decisions if d.action is Action.SEAL and d.choice is not None]
     shared = common(d.choice.others for d in sealed if d.choice is not None)
     if shared is None or all(d.suite is shared for d in sealed):
         return plan
     decisions = tuple(_sharing(d, shared) if d in sealed else d for d in plan.decisions)
-    return Plan(decisions, group(decisions))
+    return Plan(decisions, group(decisions, join_families))
 
 
 def _sharing(decision: Decision, suite: Suite) -> Decision:

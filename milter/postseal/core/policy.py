@@ -27,8 +27,9 @@ from postseal.core.doubts import (
 )
 from postseal.core.path import PathFault
 from postseal.core.plan import Action, Decision, Plan, Warn, deferred, group
+from postseal.core.profile import profile
 from postseal.core.revocation import Doubt, Status, Verdict
-from postseal.core.suite import PLAIN_WRAP, Wrap
+from postseal.core.suite import PLAIN_WRAP, KeyTransport, RecipientId, Wrap
 
 
 class Seal(StrEnum):
@@ -58,8 +59,18 @@ class Protection(StrEnum):
     CLAIMED_ONLY = "claimed-only"
 
 
-PolicySettings = DoubtSettings
-"""Knobs that apply to all rules: what an unknown status means."""
+@dataclass(frozen=True, slots=True)
+class PolicySettings(DoubtSettings):
+    """Knobs that apply to all rules: what an unknown status means, and how recipients are put together and named."""
+
+    join_families: bool = False
+    recipient_id: RecipientId = RecipientId.ISSUER
+
+    def by_key_id(self, certificate: Certificate) -> bool:
+        """RFC 5652 §6.2.1: only a certificate that has a subjectKeyIdentifier can be named by it; the others as usual."""
+        return self.recipient_id is RecipientId.KEY_ID and bool(profile(certificate).subject_key_id)
+
+
 _DEFAULTS = PolicySettings()
 
 
@@ -190,7 +201,7 @@ def decide(
     """The plan for a message, from facts that were collected at ``at``. Total: never raises, any bug defers (4xx)."""
     try:
         decisions = tuple(_guarded(message, facts, rules, settings, at) for facts in recipients)
-        return Plan(decisions, group(decisions))
+        return Plan(decisions, group(decisions, settings.join_families))
     except Exception as exc:
         return deferred([facts.recipient for facts in recipients], "sys.internal-error", f"{type(exc).__name__}: {exc}")
 
@@ -261,8 +272,9 @@ def _decide_one(
     for assessed, judgement in judged:
         if isinstance(judgement, _Usable) and judgement.choice is not None:
             choice = judgement.choice
-            wrap = PLAIN_WRAP if choice.transport is None else Wrap(choice.transport)
-            cleared = Cleared(assessed.candidate.certificate, assessed, wrap)
+            certificate = assessed.candidate.certificate
+            wrap = Wrap(choice.transport or KeyTransport.PKCS1, settings.by_key_id(certificate))
+            cleared = Cleared(certificate, assessed, wrap)
             return Decision(
                 to, Action.SEAL, "ok.sealed", rule.name, "", (cleared,), choice.suite, judgement.warnings, choice=choice
             )  # fmt: skip

@@ -40,6 +40,13 @@ class KeyTransport(StrEnum):
     OAEP_SHA512 = "oaep-sha512"
 
 
+class RecipientId(StrEnum):
+    """By what a recipient's certificate is named (RFC 5652 §6.2.1)."""
+
+    ISSUER = "issuer"
+    KEY_ID = "key-id"
+
+
 @dataclass(frozen=True, slots=True)
 class Wrap:
     """How the content key is wrapped for one recipient. ``transport`` is for RSA keys; an id-RSAES-OAEP key is never used with

@@ -37,6 +37,7 @@ def build_assessor(config: Config, clock: SystemClock, report: Callable[[str], N
         revocation_settings=build_revocation(config),
         fetch_issuers=config.lookup.fetch_issuers,
         memory=store,
+        x25519=config.sealing.x25519,
     )
 
 

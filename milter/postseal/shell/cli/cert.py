@@ -59,7 +59,7 @@ def run_import(args: argparse.Namespace) -> int:
     refused: list[Refused] = []
     batch: list[tuple[Certificate, str]] = []
     for name, blob in _contents(args.files, refused):
-        good, bad = sort_out(name, blob, at, weak_keys=config.revocation.weak_keys)
+        good, bad = sort_out(name, blob, at, weak_keys=config.revocation.weak_keys, x25519=config.sealing.x25519)
         refused += bad
         for certificate in good:
             batch.append((certificate, name))
@@ -184,7 +184,8 @@ def run_show(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     store, clock = certificate_store(config)
     entry = store.find(args.reference)
-    findings = fitness(entry.certificate, None, clock.now(), weak_keys=config.revocation.weak_keys)
+    weak_keys, x25519 = config.revocation.weak_keys, config.sealing.x25519
+    findings = fitness(entry.certificate, None, clock.now(), weak_keys=weak_keys, x25519=x25519)
     facts = _entry(entry)
     if args.pem:
         sys.stdout.write(entry.certificate.x509.public_bytes(Encoding.PEM).decode())

@@ -9,12 +9,11 @@ from postseal.core.errors import BadData
 from postseal.core.fitness import fitness, key_family
 from postseal.core.policy import Cleared, clear_by_operator
 from postseal.core.profile import key_kind, profile
-from postseal.core.suite import KeyFamily, KeyTransport, Wrap
+from postseal.core.suite import KeyFamily, KeyTransport, RecipientId, Wrap
 from postseal.core.text import escape
 from postseal.shell.cli.files import read_certificate
 from postseal.sources.clock import SystemClock
 
-_ISSUER, _KEY_ID = "issuer", "key-id"
 _WORDS = {KeyFamily.RSA: "RSA", KeyFamily.EC: "EC", KeyFamily.X25519: "X25519"}
 
 
@@ -29,7 +28,7 @@ def add_recipient_options(parser: argparse.ArgumentParser) -> None:
         help="how RSA keys wrap the content key (default pkcs1; a key that demands OAEP gets what it demands)",
     )  # fmt: skip
     parser.add_argument(
-        "--recipient-id", choices=(_ISSUER, _KEY_ID), default=_ISSUER,
+        "--recipient-id", choices=[str(form) for form in RecipientId], default=str(RecipientId.ISSUER),
         help="name certificates by issuer and serial number (default) or by subject key identifier",
     )  # fmt: skip
     parser.add_argument(
@@ -39,7 +38,7 @@ def add_recipient_options(parser: argparse.ArgumentParser) -> None:
 
 def recipients(args: argparse.Namespace) -> tuple[list[Cleared], list[str]]:
     """The certificates of ``--to``, each once, and remarks for the operator. Raises BadData when one can't be used."""
-    wrap = Wrap(KeyTransport(args.key_transport), args.recipient_id == _KEY_ID)
+    wrap = Wrap(KeyTransport(args.key_transport), args.recipient_id == RecipientId.KEY_ID)
     notes: list[str] = []
     found: dict[Certificate, Cleared] = {}
     for path in args.to:
@@ -65,7 +64,7 @@ def _fit(path: str, certificate: Certificate, wrap: Wrap, x25519: bool) -> list[
         notes.append(sentence)
     # RFC 5652 §6.2.1: only what the certificate itself says can name it.
     if wrap.by_key_id and not profile(certificate).subject_key_id:
-        raise BadData(f"{path}: it has no subject key identifier, so --recipient-id {_KEY_ID} can't name it")
+        raise BadData(f"{path}: it has no subject key identifier, so --recipient-id {RecipientId.KEY_ID} can't name it")
     if key_kind(certificate) == "RSA-OAEP" and wrap.transport is KeyTransport.PKCS1:
         notes.append(f"{path}: its key is for RSA-OAEP only, which is used for it")
     return notes
