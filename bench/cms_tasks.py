@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from postseal.shell.cli.files import even
+
 CHUNK = 65536
 
 
@@ -53,8 +55,6 @@ def fresh(suite: Any) -> tuple[bytes, bytes]:
 
 def write(path: str, blocks: Iterator[bytes]) -> None:
     """As ``postseal seal`` writes: pieces of 64 KB."""
-    from postseal.shell.cli.files import even
-
     with open(path, "wb", buffering=0) as file:
         for block in even(blocks):
             file.write(block)

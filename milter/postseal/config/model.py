@@ -83,7 +83,7 @@ class Milter:
     pin_workers: bool = _option(boolean(), True, "Keep every worker on its own core, which is measurably faster.")
     max_messages: int = _option(whole(1, 10000), 100, """
         Messages that one worker handles at the same time. Above it the client hears 451 and tries again.""")
-    memory_limit: int = _option(size("64 KiB", "4 GiB"), "16 MiB", """
+    memory_limit: int = _option(size("64 KiB", "4 GiB"), "12 MiB", """
         Sealed content of one message that is kept in memory. Above it a private file below spool_directory is used;
         it holds ciphertext only.""")
     spool_directory: Path | None = _option(optional(absolute_path(), "spool below state_directory"), "", """
