@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import zlib
 from pathlib import Path
 
 import pybase64
@@ -12,7 +13,9 @@ from postseal.app.cms_account import opened_as_json, opened_as_text
 from postseal.app.cms_entity import Kind
 from postseal.app.cms_layers import MAX_LAYERS, Opened, Opening, Protection, open_message
 from postseal.app.verify import Request
+from postseal.core.cms.signed_reader import DATA
 from postseal.core.cms.unwrapping import Holder
+from postseal.core.der import INTEGER, OCTET_STRING, OID, SEQUENCE, context, oid_content, tlv
 from postseal.core.errors import BadData
 from postseal.core.path import Anchor
 from postseal.core.suite import Suite
@@ -191,6 +194,31 @@ def test_keys_are_asked_for_by_name() -> None:
     assert kinds(found) == ["signed", "encrypted"]
     assert found.octets.startswith(OUTER + MIME[:30])
     assert found.protection is Protection.UNAUTHENTICATED
+
+
+def compressed(content: bytes) -> bytes:
+    algorithm = tlv(SEQUENCE, tlv(OID, oid_content("1.2.840.113549.1.9.16.3.8")))
+    inside = tlv(context(0), tlv(OCTET_STRING, zlib.compress(content)))
+    data = tlv(SEQUENCE, tlv(INTEGER, b"\x00"), algorithm, tlv(SEQUENCE, tlv(OID, oid_content(DATA)), inside))
+    return mime(tlv(SEQUENCE, tlv(OID, oid_content("1.2.840.113549.1.9.16.1.9")), tlv(context(0), data)))
+
+
+def test_compressed_layers_are_taken_off() -> None:
+    """RFC 3274 §1.1, RFC 8551 §3.6: before or after the signature."""
+    found = opened(OUTER + compressed(opaque(compressed(ENTITY))))
+    assert (found.octets, kinds(found)) == (OUTER + ENTITY, ["compressed", "signed", "compressed"])
+    assert (found.protection, found.refused) == (Protection.SIGNED, False)
+    inside = opened(OUTER + encrypted(compressed(opaque(ENTITY))))
+    assert (inside.octets, inside.protection) == (OUTER + ENTITY, Protection.DECRYPTED)
+
+
+def test_bombs_in_bombs_multiply_nothing() -> None:
+    """THR-4: the message is what the ratio is of."""
+    bomb = ENTITY + bytes(3_000_000)
+    for _ in range(3):
+        bomb = compressed(bomb)
+    with pytest.raises(BadData, match="compressed"):
+        opened(OUTER + bomb)
 
 
 def test_certificates_alone_are_told(tmp_path: Path) -> None:

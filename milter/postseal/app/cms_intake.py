@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from postseal.core.cms.classify import decode_body, smime_body
 from postseal.core.cms.lines import LineCheck
 from postseal.core.errors import BadData
 from postseal.core.message import HEADER_LIMIT, Field, HeaderFault, header_length, parse_header
@@ -76,20 +75,3 @@ def canonical(chunks: Iterable[bytes], lf_only: bool) -> Iterator[bytes]:
             yield chunk
     if fault := check.finish():
         raise refuse(fault)
-
-
-def cms_octets(message: bytes) -> tuple[tuple[Field, ...], bytes]:
-    """(header fields, CMS octets) of an S/MIME message; no fields when ``message`` is a bare CMS object in DER or BER."""
-    if not message:
-        raise BadData("there is no message: the input is empty")
-    # A SEQUENCE of 128 octets or more, or of indefinite length: no header begins so.
-    if message[0] == 0x30 and message[1:2] >= b"\x80":
-        return (), message
-    header, body, _ = take_header(iter((message,)))
-    fields = header_fields(header)
-    if smime_body(fields) is None:
-        raise BadData("the message isn't sealed: its Content-Type isn't application/pkcs7-mime")
-    octets = decode_body(fields, body)
-    if octets is None:
-        raise BadData("the message can't be opened: its transfer encoding is damaged or unknown")
-    return fields, octets

@@ -7,7 +7,7 @@ nothing that was encrypted is ever shown between what anybody may have written (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -25,6 +25,7 @@ from postseal.app.cms_verify import (
     uncovered,
 )
 from postseal.app.verify import Request
+from postseal.core.cms.compressed import InflationLimits, decompress
 from postseal.core.cms.multipart import split_signed
 from postseal.core.cms.opening import Reading, unseal
 from postseal.core.cms.signed_reader import DATA, joined, parse_signed
@@ -35,6 +36,7 @@ from postseal.core.text import escape
 
 MAX_LAYERS = 8
 _AS_EVER = Reading()
+_LIMITS = InflationLimits()
 
 
 class Protection(StrEnum):
@@ -67,6 +69,7 @@ class Opening:
     at: datetime
     holders: tuple[Holder, ...] = ()
     reading: Reading = _AS_EVER
+    limits: InflationLimits = _LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ def open_message(message: bytes, opening: Opening) -> Opened:
     """
     if not message:
         raise BadData("there is no message: the input is empty")
+    # THR-4: what all layers together may make of the message.
+    opening = replace(opening, limits=opening.limits.within(len(message)))
     outer = current = take_entity(message)
     expected = expected_signer(outer.fields or (), opening.request.mailbox)
     layers: list[Layer] = []
@@ -165,6 +170,8 @@ def _peel(entity: Entity, opening: Opening, expected: Expected, *, first: bool) 
     kind = cms_kind(octets)
     if kind is Kind.SIGNED:
         return _signed(octets, opening, expected)
+    if kind is Kind.COMPRESSED:
+        return _Peeled(Layer(Kind.COMPRESSED), decompress(octets, opening.limits))
     if kind is Kind.ENCRYPTED and not opening.holders:
         if first:
             raise BadData("the message is encrypted: give the key")
