@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from postseal.app.intake import Refused, sort_out
 from postseal.config import load_config
 from postseal.core.address import parse_mailbox
+from postseal.core.capabilities import Capability, certificate_capabilities
 from postseal.core.certs import Certificate
+from postseal.core.ciphers import Remembered, listed, rank
 from postseal.core.errors import BadData, Usage
 from postseal.core.fitness import addresses, fitness, key_family
 from postseal.core.reasons import reason
@@ -140,27 +142,52 @@ class _Progress:
 def run_list(args: argparse.Namespace) -> int:
     """0, or 1 when there is nothing to list."""
     store, clock = certificate_store(load_config(args.config))
-    entries = store.entries(args.reference)
+    entries, words = store.entries(args.reference), store.words()
     if args.json:
-        print(json.dumps({"certificates": [_entry(e) for e in entries]}, indent=2))
+        print(json.dumps({"certificates": [_entry(e, words) for e in entries]}, indent=2))
     else:
         at = clock.now()
         for entry in entries:
-            print(_line(entry, at))
+            print(_line(entry, words, at))
     return 0 if entries else 1
 
 
-def _line(entry: Entry, at: datetime) -> str:
+def _line(entry: Entry, words: Mapping[str, Remembered], at: datetime) -> str:
     certificate = entry.certificate
     until = certificate.not_after.strftime("%Y-%m-%d")
     notes = ["expired"] if certificate.not_after < at else []
     if entry.pinned:
         notes.append(f"pinned for {', '.join(escape(a) for a in entry.pinned)}")
+    notes += [f"reads {_reads(words[a].capabilities)}" for a in entry.addresses if a in words]
     tail = f"  [{'; '.join(notes)}]" if notes else ""
     return f"{certificate.fingerprint[:16]}  until {until}  {', '.join(escape(a) for a in entry.addresses)}{tail}"
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def _reads(capabilities: Sequence[Capability]) -> str:
+    return ", ".join(listed(capabilities)) or "nothing that postseal writes"
+
+
+def _capabilities(entry: Entry, words: Mapping[str, Remembered]) -> dict[str, Any]:
+    """What the CA wrote into the certificate (None without the extension), and what signed mail of its addresses said."""
+    own = certificate_capabilities(entry.certificate)
+    return {
+        "certificate": None if own is None else list(listed(own)),
+        "signed": [
+            {
+                "address": address,
+                "reads": list(listed(word.capabilities)),
+                "signed_at": word.signed_at.isoformat(),
+                "signer": word.signer,
+                "learnt_at": word.learnt_at.isoformat(),
+                "once": sorted(word.best, key=rank, reverse=True) + (["oaep"] if word.oaep else []),
+            }
+            for address in entry.addresses
+            if (word := words.get(address)) is not None
+        ],
+    }
+
+
+def _entry(entry: Entry, words: Mapping[str, Remembered]) -> dict[str, Any]:
     certificate = entry.certificate
     family = key_family(certificate)
     return {
@@ -176,6 +203,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "source": entry.source,
         "imported_at": entry.imported_at.isoformat(),
         "pinned": list(entry.pinned),
+        "capabilities": _capabilities(entry, words),
     }
 
 
@@ -186,20 +214,33 @@ def run_show(args: argparse.Namespace) -> int:
     entry = store.find(args.reference)
     weak_keys, x25519 = config.revocation.weak_keys, config.sealing.x25519
     findings = fitness(entry.certificate, None, clock.now(), weak_keys=weak_keys, x25519=x25519)
-    facts = _entry(entry)
+    facts = _entry(entry, store.words())
     if args.pem:
         sys.stdout.write(entry.certificate.x509.public_bytes(Encoding.PEM).decode())
     elif args.json:
         facts["findings"] = [{"reason": f.code, "detail": f.detail, "fatal": f.fatal} for f in findings]
         print(json.dumps(facts, indent=2))
     else:
+        known = facts.pop("capabilities")
         for key, value in facts.items():
             text = ", ".join(value) if isinstance(value, list) else str(value)
             print(f"{key.replace('_', ' '):12} {escape(text)}")
+        for line in _capability_lines(known):
+            print(line)
         for finding in findings:
             weight = "can't be used" if finding.fatal else "remark"
             print(f"{weight:12} {reason(finding.code).sentence} ({escape(finding.detail)})")
     return 1 if any(f.fatal for f in findings) else 0
+
+
+def _capability_lines(known: dict[str, Any]) -> Iterator[str]:
+    if known["certificate"] is not None:
+        yield f"{'lists':12} {', '.join(known['certificate']) or 'nothing that postseal writes'} (certificate)"
+    for word in known["signed"]:
+        reads = ", ".join(word["reads"]) or "nothing that postseal writes"
+        lost = [each for each in word["once"] if not any(r.startswith(each) for r in word["reads"])]
+        once = f"; once also {', '.join(lost)}" if lost else ""
+        yield f"{'reads':12} {reads}{once} ({escape(word['address'])}, signed {word['signed_at'][:10]})"
 
 
 def run_remove(args: argparse.Namespace) -> int:

@@ -55,6 +55,14 @@ def read(connection: Connection, address: str) -> Remembered | None:
     return None if row is None else _remembered(row)
 
 
+def read_all(connection: Connection) -> dict[str, Remembered]:
+    """Every word that can be read, by address."""
+    if not inspect(connection).has_table(_words.name):
+        return {}
+    found = ((row.address, _remembered(row)) for row in connection.execute(select(_words)))
+    return {address: word for address, word in found if word is not None}
+
+
 def write(connection: Connection, address: str, word: Remembered) -> bool:
     """Remember ``word`` unless a newer one is known; False then. What was ever listed is added up in either case."""
     old = read(connection, address)

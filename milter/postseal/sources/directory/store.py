@@ -135,6 +135,14 @@ class CertificateStore:
                 self._words[mailbox.folded] = found
         return found
 
+    def words(self) -> dict[str, Remembered]:
+        """All that is remembered, by address (folded). Raises Unavailable."""
+        with plain_errors(self._path, _WHAT):
+            if not self._path.exists():
+                return {}
+            with self._reader.begin() as connection:
+                return memory.read_all(connection)
+
     def learn(self, mailbox: Mailbox, word: Remembered) -> bool:
         """Remember what a signed message said; False if a newer one is known. Raises Unavailable, CannotCreate."""
         with plain_errors(self._path, _WHAT), self._write() as connection:
