@@ -1,4 +1,4 @@
-"""``postseal cert import | list | show | remove | pin``: the store of recipients' certificates."""
+"""``postseal cert import | learn | list | show | remove | pin``: the store of recipients' certificates."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from postseal.core.errors import BadData, Usage
 from postseal.core.fitness import addresses, fitness, key_family
 from postseal.core.reasons import reason
 from postseal.core.text import escape
+from postseal.shell.cli import learn
 from postseal.shell.cli.main import Parser, add_command
 from postseal.sources.directory.store import Entry
 from postseal.wiring.certificates import certificate_store
@@ -36,6 +37,14 @@ def register(commands: Any) -> None:
     take = add_command(inner, "import", run_import, "put certificates into the store (exit 1 if any was refused)")
     take.add_argument(
         "files", nargs="+", metavar="FILE", help="PEM, DER or PKCS#7, a folder of such files, or - for stdin"
+    )
+    learn.arguments(
+        add_command(
+            inner,
+            "learn",
+            learn.run,
+            "take certificate and capabilities from mail that is signed and verified (exit 1 if any wasn't)",
+        )
     )
     listing = add_command(inner, "list", run_list, "list the store, or what it has for an address or fingerprint")
     listing.add_argument("reference", nargs="?", default="", metavar="ADDRESS|SHA256")

@@ -186,19 +186,25 @@ class CertificateStore:
         return self._writer.begin()
 
     def add(
-        self, certificates: Iterable[tuple[Certificate, str]], at: datetime, origin: Origin = Origin.IMPORTED
+        self,
+        certificates: Iterable[tuple[Certificate, str]],
+        at: datetime,
+        origin: Origin = Origin.IMPORTED,
+        only: Mailbox | None = None,
     ) -> tuple[Certificate, ...]:
         """Store (certificate, source) pairs in one transaction; returns those that were new.
 
-        Raises BadData for a certificate without a mail address, Unavailable, CannotCreate.
+        They count for all addresses in them, or for ``only`` that one. Raises BadData for a certificate without a mail
+        address, Unavailable, CannotCreate.
         """
         new: list[Certificate] = []
+        more = False
         with plain_errors(self._path, _WHAT), self._write() as connection:
             for certificate, source in certificates:
-                names = sorted({mailbox.folded for mailbox in addresses(certificate).mailboxes})
-                if not names:
-                    raise BadData(f"certificate {certificate.fingerprint[:16]} has no mail address")
+                # T-12: a certificate with a stranger's address in it too doesn't get the stranger's mail.
+                names = _names(certificate, only)
                 if connection.scalar(_known(certificate.fingerprint)):
+                    more |= only is not None and _also_for(connection, certificate.fingerprint, names)
                     continue
                 connection.execute(
                     insert(_certificates).values(
@@ -214,7 +220,7 @@ class CertificateStore:
                     insert(_addresses), [{"address": name, "sha256": certificate.fingerprint} for name in names]
                 )
                 new.append(certificate)
-            if new:
+            if new or more:
                 _changed(connection)
         return tuple(new)
 
@@ -272,6 +278,28 @@ class CertificateStore:
             if gone:
                 _changed(connection)
         return gone
+
+
+def _names(certificate: Certificate, only: Mailbox | None) -> list[str]:
+    names = sorted(
+        {
+            mailbox.folded
+            for mailbox in addresses(certificate).mailboxes
+            if only is None or mailbox.folded == only.folded
+        }
+    )
+    if not names:
+        raise BadData(f"certificate {certificate.fingerprint[:16]} has no mail address{f' {only}' if only else ''}")
+    return names
+
+
+def _also_for(connection: Connection, fingerprint: str, names: Sequence[str]) -> bool:
+    """Let a stored certificate count for these addresses too; False if it did."""
+    have = set(connection.scalars(select(_addresses.c.address).where(_addresses.c.sha256 == fingerprint)))
+    rows = [{"address": name, "sha256": fingerprint} for name in names if name not in have]
+    if rows:
+        connection.execute(insert(_addresses), rows)
+    return bool(rows)
 
 
 def _known(fingerprint: str) -> Select[Any]:
