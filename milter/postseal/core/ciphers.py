@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from postseal.core.capabilities import (
     Capability,
@@ -177,6 +178,7 @@ class Known:
         return "extension of the certificate" if self.source is Source.CERTIFICATE else "nothing known"
 
 
+@lru_cache(maxsize=8192)
 def known_of(certificate: Certificate, remembered: Remembered | None = None) -> Known:
     """ALG-2: what was signed comes before what the CA wrote into the certificate long ago (RFC 4262 §1)."""
     if remembered is not None:
@@ -215,6 +217,7 @@ class NoFit:
     detail: str
 
 
+@lru_cache(maxsize=8192)
 def choose(rule: CipherRule, certificate: Certificate, known: Known) -> Choice | NoFit:
     """The best that the rule allows and the recipient is known to read, never less than the rule's own."""
     transport = _transport(rule, certificate, known)
