@@ -43,6 +43,7 @@ class Terms:
     skew: timedelta
     none_declared: OnNoneDeclared
     weak_keys: bool = False
+    x25519: bool = False
 
 
 def learn(reports: Sequence[SignatureReport], terms: Terms) -> Lesson:
@@ -113,7 +114,8 @@ def _for_encryption(
     why = ""
     for certificate in dict.fromkeys(c for c in (preferred, own) if c is not None):
         # Its path and status are judged whenever mail is sealed for it.
-        unfit = [f for f in fitness(certificate, mailbox, terms.at, weak_keys=terms.weak_keys) if f.fatal]
+        found = fitness(certificate, mailbox, terms.at, weak_keys=terms.weak_keys, x25519=terms.x25519)
+        unfit = [f for f in found if f.fatal]
         if not unfit and addresses(certificate).match(mailbox) is not None:
             return certificate, ""
         why = (

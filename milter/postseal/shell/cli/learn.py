@@ -79,6 +79,7 @@ def _one(config: Config, judge: Judge, name: str, message: bytes) -> _Learnt:
             timedelta(seconds=config.revocation.skew),
             config.revocation.on_none_declared,
             config.revocation.weak_keys,
+            config.sealing.x25519,
         )
         lesson = judge.twice(
             lambda request: learn(
