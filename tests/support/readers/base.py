@@ -84,7 +84,9 @@ DIGESTS = {name: "sha256" for name in SIGNERS} | {"p384": "sha384", "p521": "sha
 
 
 class Program(Protocol):
-    """A program that reads or writes CMS. ``name`` is a key of the tables, ``title`` what the document calls it."""
+    """A program that reads or writes CMS. ``name`` is a key of the tables, ``title`` what the document calls it.
+    One that has ``peels`` goes on to a signature inside what it decrypts, and refuses when that isn't good.
+    """
 
     @property
     def name(self) -> str: ...

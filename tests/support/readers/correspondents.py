@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
 
@@ -25,6 +26,8 @@ KINDS = {
 # Recipients beside the one who reads: nobody has their keys.
 OTHERS = {"other-rsa": "rsa2048", "other-p256": "p256"}
 PASSWORD = "x"
+# An address of each of them besides its own: signatures of all are signatures of this.
+EVERYBODY = "everybody@example.test"
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,11 @@ def correspondents(home: Path) -> Correspondents:
     (home / "root.pem").write_bytes(root.pem)
     (home / "root.der").write_bytes(root.certificate.der)
     for name, kind in {**KINDS, **OTHERS}.items():
+        addresses = x509.SubjectAlternativeName([x509.RFC822Name(each) for each in (address(name), EVERYBODY)])
         leaf = root.issue(
-            address(name), kind=kind, slot=("interop", name), not_before=now - DAY, not_after=now + 300 * DAY
-        )
+            None, kind=kind, slot=("interop", name), common_name=address(name), extra=[(addresses, False)],
+            not_before=now - DAY, not_after=now + 300 * DAY,
+        )  # fmt: skip
         made.leaves[name] = leaf
         (home / f"{name}.pem").write_bytes(leaf.pem)
         (home / f"{name}.der").write_bytes(leaf.certificate.der)

@@ -7,21 +7,14 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
 
 import postseal
-from postseal.core.capabilities import OURS, encode_capabilities
-from postseal.core.cms.signed_reader import parse_signed
-from postseal.core.cms.signing import SignatureScheme, Signer, Signing
-from postseal.core.cms.verifying import State, check_signers, cover
-from postseal.core.errors import BadData
-from postseal.core.suite import KeyTransport, Wrap
 from postseal.shell.cli.main import main
-from support.cms import sealed
 from support.readers.base import OAEP, SIGNERS, Answer, Decrypt, Encrypt, Refusal, Sign, Verify
-from support.readers.correspondents import Correspondents
+from support.readers.correspondents import EVERYBODY, Correspondents
+from support.readers.mime import signature_of, signed_entity
 
 _HEADER = (
     b"From: sender@example.test\r\nTo: somebody@example.test\r\nSubject: interoperability\r\nMIME-Version: 1.0\r\n"
@@ -33,6 +26,7 @@ class Postseal:
 
     name = "postseal"
     title = "postseal"
+    peels = True
 
     def __init__(self, home: Path, world: Correspondents) -> None:
         self._home = home
@@ -51,48 +45,56 @@ class Postseal:
         return [self._sign(job) for job in jobs]
 
     def verify(self, jobs: Sequence[Verify]) -> list[Answer]:
-        return [_verified(job) for job in jobs]
+        return [self._verify(job) for job in jobs]
 
     def _encrypt(self, job: Encrypt) -> Answer:
-        transport = KeyTransport(f"oaep-{OAEP[job.keys[0]]}") if job.keys[0] in OAEP else KeyTransport.PKCS1
-        if job.by_key_id or transport is not KeyTransport.PKCS1 or "x25519" in job.keys:
-            wrap = Wrap(transport, job.by_key_id)
-            return sealed(job.suite, [self._world.leaf(name) for name in job.keys], job.content, wrap)
+        hashes = [OAEP[name] for name in job.keys if name in OAEP]
+        options = ["--cipher", str(job.suite), *(["--key-transport", f"oaep-{hashes[0]}"] if hashes else [])]
+        if job.by_key_id:
+            options += ["--recipient-id", "key-id"]
+        if "x25519" in job.keys:
+            options.append("--allow-x25519")
         certificates = [self._world.path(name, "pem") for name in job.keys]
-        message = command("seal", "--cipher", str(job.suite), "--to", *certificates, stdin=_HEADER + job.content)
-        if isinstance(message, Refusal):
-            return message
-        return base64.b64decode(message.partition(b"\r\n\r\n")[2])
+        message = command("seal", *options, "--to", *certificates, stdin=_HEADER + job.content)
+        return message if isinstance(message, Refusal) else base64.b64decode(message.partition(b"\r\n\r\n")[2])
 
     def _sign(self, job: Sign) -> Answer:
-        scheme = SignatureScheme.PSS if job.scheme == "pss" else None
-        chain = (self._world.root.certificate,)
-        leaves = [self._world.leaf(key) for key in SIGNERS[job.scheme]]
-        signers = [Signer(leaf.certificate, leaf.key, scheme, chain, with_root=True) for leaf in leaves]
-        signing = Signing(signers, datetime.now(UTC), encode_capabilities(OURS))
-        if job.detached:
-            signing.update(job.content)
-            return signing.finish()
-        head = signing.head(len(job.content))
-        signing.update(job.content)
-        return head + job.content + signing.tail()
+        options = ["--scheme", "pss"] if job.scheme == "pss" else []
+        for key in SIGNERS[job.scheme]:
+            options += ["--key", self._world.path(key, "key"), "--certificate", self._world.path(key, "pem")]
+        if not job.detached:
+            options.append("--opaque")
+        message = command("sign", *options, stdin=_HEADER + job.content)
+        if isinstance(message, Refusal):
+            return message
+        found = signature_of(message)
+        assert found is not None
+        der, content = found
+        # What is signed is what was given, or the others would be asked about something else.
+        assert content == (job.content if job.detached else None)
+        return der
 
     def _decrypt(self, job: Decrypt) -> Answer:
+        """What is signed inside is verified along with it."""
         keys = ("--key", self._world.path(job.key, "key"), "--certificate", self._world.path(job.key, "pem"))
         # Of a bare CMS object the content comes out as it is.
-        return command("open", *keys, stdin=job.der)
+        return self._open(job.der, *keys)
 
+    def _verify(self, job: Verify) -> Answer:
+        if job.content is None:
+            return self._open(job.der)
+        opened = self._open(_HEADER + signed_entity(job.der, job.content))
+        if isinstance(opened, Refusal):
+            return opened
+        found = signature_of(opened)
+        assert found is not None
+        assert found[1] is not None
+        return found[1]
 
-def _verified(job: Verify) -> Answer:
-    try:
-        signed = parse_signed(job.der)
-    except BadData as exc:
-        return Refusal(str(exc))
-    covered = cover(signed, None if job.content is None else [job.content])
-    accounts = check_signers(signed, covered)
-    if accounts and all(account.state is State.INTACT for account in accounts):
-        return b"".join(covered.pieces)
-    return Refusal(accounts[0].code if accounts else "nobody signed it")
+    def _open(self, octets: bytes, *keys: str) -> Answer:
+        """``postseal open``, which ends with 1 when a signature isn't good up to the root."""
+        anchor = str(self._world.home / "root.pem")
+        return command("open", "--anchor", anchor, "--no-revocation", "--address", EVERYBODY, *keys, stdin=octets)
 
 
 def command(*arguments: str, stdin: bytes = b"") -> Answer:
@@ -109,4 +111,4 @@ def command(*arguments: str, stdin: bytes = b"") -> Answer:
         return output.getvalue()
     said = errors.getvalue().strip().splitlines()[-1]
     # Without the name of the file.
-    return Refusal(re.sub(r"^(?:postseal: )?(?:/\S+: )?", "", said))
+    return Refusal(re.sub(r"^(?:postseal: )?(?:/\S+: )?", "", said).strip())
