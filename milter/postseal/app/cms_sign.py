@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 
 from postseal.app.cms_intake import canonical, header_fields, refuse, take_header
 from postseal.core.capabilities import OURS, encode_capabilities
@@ -93,7 +94,11 @@ def _signed(message: Iterable[bytes], order: SignOrder, again: Again | None) -> 
     if order.opaque and again is not None:
         length = sum(map(len, body))
         return parts, opaque_signed(parts.content, _once_more(again(), lf_only), length, order.signing()), tuple(notes)
-    whole = b"".join(body)
+    # The buffer gives its octets away without a copy, and grows in place: a list of chunks would be the message twice.
+    buffer = BytesIO()
+    for chunk in body:
+        buffer.write(chunk)
+    whole = buffer.getvalue()
     if order.opaque:
         return parts, opaque_signed(parts.content, (whole,), len(whole), order.signing()), tuple(notes)
     made = prepared(parts, whole)

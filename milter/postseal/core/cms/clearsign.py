@@ -45,7 +45,7 @@ def prepared(parts: Split, body: bytes) -> Prepared:
     given = Entity(parts.content, body)
     notes = []
     entity = without_margins(given)
-    if not body.rstrip(b"\r\n").endswith(entity.body.rstrip(b"\r\n")):
+    if entity is not given and not body.rstrip(b"\r\n").endswith(entity.body.rstrip(b"\r\n")):
         notes.append("text behind the last part, which mail programs don't show, was left out")
     if any(field is DEFAULT_TYPE for field in parts.content) and not body.isascii():
         entity = Entity(_with_charset(entity), entity.body)

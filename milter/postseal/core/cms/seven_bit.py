@@ -21,7 +21,7 @@ _MAX_DEPTH = 16
 _MAX_PARTS = 10_000
 
 # RFC 5322 §2.1.1: 998 octets in a line. RFC 2045 §2.7, §6.2: 7-bit data has no NUL and no octet above 127.
-_LONG = re.compile(rb"[^\r\n]{999}")
+_LONGEST = 998
 _LABEL = re.compile(rb"(?i)content-transfer-encoding:\s*(?:8bit|binary)")
 _IDENTITY = (b"7bit", b"8bit", b"binary")
 _FROM = re.compile(rb"(?m)^From ")
@@ -41,7 +41,18 @@ class _Untouchable(Exception):
 
 def _hard(octets: bytes) -> bool:
     """Will some relay have to change it?"""
-    return not octets.isascii() or b"\0" in octets or _LONG.search(octets) is not None
+    return not octets.isascii() or b"\0" in octets or _long_line(octets)
+
+
+def _long_line(octets: bytes) -> bool:
+    """Looks for the last line end in reach, since every line would be looked at otherwise."""
+    at = 0
+    while len(octets) - at > _LONGEST:
+        found = octets.rfind(b"\r\n", at, at + _LONGEST + 2)
+        if found < 0:
+            return True
+        at = found + 2
+    return False
 
 
 def _soft(octets: bytes) -> bool:
@@ -178,9 +189,9 @@ def _multipart(entity: Entity, declared: ContentType, depth: int) -> Entity:
     made = [_margin(body[: found[0].start()])]
     for here, after in pairwise(found):
         part = body[here.end() + 2 : after.start()]
-        before = _parsed(part)
-        new = _entity(before, depth + 1, default)
-        made += [b"\r\n--", here[1], b"\r\n", part if new is before else _octets(new)]
+        if _hard(part) or _soft(part) or _LABEL.search(part):
+            part = _octets(_entity(_parsed(part), depth + 1, default))
+        made += [b"\r\n--", here[1], b"\r\n", part]
     made += [b"\r\n--", found[0][1], b"--", _margin(body[found[-1].end() :])]
     joined = b"".join(made)
     # A multipart without preamble begins with its first boundary: the line end before that isn't there.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 
 from postseal.core.certs import Certificate
 from postseal.core.der import (
@@ -23,6 +24,7 @@ from postseal.core.der import (
 )
 
 
+@lru_cache(maxsize=64)
 def oid(dotted: str) -> bytes:
     """An OBJECT IDENTIFIER in DER."""
     return tlv(OID, oid_content(dotted))
@@ -65,6 +67,7 @@ ECDSA_WITH = {
 MICALG = {"sha256": "sha-256", "sha384": "sha-384", "sha512": "sha-512"}
 
 
+@lru_cache(maxsize=8)
 def digest_algorithm(hash_name: str) -> bytes:
     """RFC 5754 §2: the parameters of SHA-2 are absent."""
     return algorithm(HASHES[hash_name])
