@@ -7,18 +7,17 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
 
-from postseal.core.address import parse_mailbox
 from postseal.core.capabilities import EXTENSION, OURS, SUITE_OIDS, Capability, encode_capabilities
-from postseal.core.ciphers import Remembered
+from postseal.core.cms.clearsign import Entity, clear_signed
+from postseal.core.cms.signing import Signer, Signing
+from postseal.core.message import Field
 from postseal.core.suite import Suite
-from postseal.sources.directory.store import CertificateStore
 from support.mailsite import SENDER, Site, mail_site
-from support.pki import NOW
 from support.scratch import wait_for
 from support.sink import Delivery
 
@@ -58,10 +57,16 @@ def arrives(site: Site, mailbox: str) -> tuple[Delivery, str]:
     return delivery, printed.stdout.decode()
 
 
-def say(site: Site, capabilities: tuple[Capability, ...], days_ago: int) -> None:
-    """What fell@example.test can read from now on."""
-    word = Remembered(capabilities, NOW - timedelta(days=days_ago), "ab" * 32, NOW)
-    assert CertificateStore(site.daemon.state / "certificates.sqlite").learn(parse_mailbox("fell@example.test"), word)
+def say(site: Site, capabilities: tuple[Capability, ...], hours_ago: int) -> None:
+    """fell@example.test signs a message that lists these, and the administrator learns from it."""
+    leaf = site.leaves["fell@example.test"]
+    at = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=hours_ago)
+    signing = Signing([Signer(leaf.certificate, leaf.key)], at, encode_capabilities(capabilities))
+    made = clear_signed(Entity((Field(b"Content-Type", b" text/plain"),), b"hello\r\n"), signing, "cut-here")
+    head = b"From: fell@example.test\r\nMIME-Version: 1.0\r\n" + b"".join(f.line for f in made.fields)
+    path = site.directory / "signed.eml"
+    path.write_bytes(head + b"\r\n" + b"".join(made.chunks))
+    assert "fell@example.test: certificate " in site.command("cert", "learn", str(path))
     # Workers look for changes twice a second.
     time.sleep(0.7)
 
@@ -93,11 +98,12 @@ def test_oaep_and_gcm_by_the_pack(site: Site) -> None:
 
 
 def test_a_correspondent_that_fell_back_is_an_error_in_the_log(site: Site) -> None:
-    """ALG-2: what is remembered is seen by the running milter; check and explain say the same as the log."""
-    say(site, OURS, days_ago=9)
+    """ALG-2: what cert learn remembers is seen by the running milter, its evidence fetched by the lookup service; check and
+    explain say the same as the log."""
+    say(site, OURS, hours_ago=9)
     _, printed = arrives(site, "fell@example.test")
     assert "aes-256-gcm" in printed
-    say(site, OLD, days_ago=2)
+    say(site, OLD, hours_ago=2)
     _, printed = arrives(site, "fell@example.test")
     assert "aes-256-cbc" in printed
     words = "sealed with aes256-cbc, though the recipient once said that it reads aes256-gcm"

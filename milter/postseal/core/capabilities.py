@@ -155,10 +155,14 @@ def oaep_capability(hash_name: str) -> Capability:
     return Capability(_RSAES_OAEP, tlv(SEQUENCE, tlv(context(0), digest), tlv(context(1), mask)))
 
 
-def _agreement(scheme: int, wrap: int) -> Capability:
-    """RFC 5753 §6: dhSinglePass-stdDH-sha256kdf (1), -sha384kdf (2) or -sha512kdf (3), with AES key wrap."""
-    return Capability(f"1.3.132.1.11.{scheme}", _algorithm(f"{_AES}{wrap}"))
+def _agreement(scheme: str, wrap: int) -> Capability:
+    """RFC 5753 §6: a key agreement scheme together with AES key wrap."""
+    return Capability(scheme, _algorithm(f"{_AES}{wrap}"))
 
+
+# dhSinglePass-stdDH-sha256kdf, -sha384kdf, -sha512kdf, and RFC 8418 §2.2: with HKDF, for X25519.
+_SHA256_KDF, _SHA384_KDF, _SHA512_KDF = (f"1.3.132.1.11.{n}" for n in (1, 2, 3))
+_HKDF = "1.2.840.113549.1.9.16.3.19"
 
 # RFC 8551 §2.5.2: in order of preference, apart by category. Compression is left out although it is read: who compresses lets
 # an observer compare lengths, and nobody should begin because of us.
@@ -168,5 +172,6 @@ OURS: tuple[Capability, ...] = (
         for suite in (Suite.AES_256_GCM, Suite.AES_128_GCM, Suite.AES_256_CBC, Suite.AES_192_CBC, Suite.AES_128_CBC)
     ),
     *(oaep_capability(name) for name in ("sha512", "sha384", "sha256")),
-    *(_agreement(scheme, wrap) for scheme, wrap in ((3, 45), (2, 45), (1, 45), (1, 5))),
+    *(_agreement(scheme, 45) for scheme in (_SHA512_KDF, _SHA384_KDF, _SHA256_KDF, _HKDF)),
+    *(_agreement(scheme, 5) for scheme in (_SHA256_KDF, _HKDF)),
 )
