@@ -118,9 +118,10 @@ def test_mixed_recipients_of_openssl_open_with_each_key(tmp_path: Path) -> None:
         open_enveloped(der, recipient("rsa2048", 9).key, recipient("rsa2048", 9).certificate)
 
 
-def test_openssl_reads_our_recipient_list_and_tag_length(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suite", [suite for suite in Suite if suite.gcm])
+def test_openssl_reads_our_recipient_list_and_tag_length(suite: Suite, tmp_path: Path) -> None:
     """``aes-ICVlen`` is written although RFC 5084 gives it a default, and OpenSSL sees 16 (ALG-5)."""
-    (tmp_path / "in.der").write_bytes(sealed(Suite.AES_256_GCM, [recipient()], b"hello"))
+    (tmp_path / "in.der").write_bytes(sealed(suite, [recipient()], b"hello"))
     printed = openssl("cms", "-cmsout", "-print", "-inform", "DER", "-in", str(tmp_path / "in.der")).decode()
     assert "id-smime-ct-authEnvelopedData" in printed
     assert "INTEGER           :10" in printed

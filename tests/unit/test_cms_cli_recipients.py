@@ -108,4 +108,5 @@ def test_a_key_for_oaep_only_gets_it(tmp_path: Path) -> None:
     assert b"its key is for RSA-OAEP only" in done.stderr
     (found,) = recipients_of(done.stdout)
     assert found["algorithm"] == "rsa-oaep"
-    assert postseal("open", "--key", key, stdin=done.stdout).stdout == MESSAGE
+    for more in ([], ["--certificate", certificate]):
+        assert postseal("open", "--key", key, *more, stdin=done.stdout).stdout == MESSAGE

@@ -325,6 +325,8 @@ def test_advice_names_what_was_probably_not_meant() -> None:
         ({"milter": {**good, "internal_domains": ["example.org", "corp.example"]}}, "names example.org"),
         ({"milter": {**good, "internal_networks": ["0.0.0.0/0"]}}, "whole Internet"),
         ({"milter": good, "revocation": {"weak_keys": True}}, "weak_keys"),
+        ({"milter": good, "sealing": {"x25519": True}}, "[sealing] x25519"),
+        ({"milter": good, "sealing": {"join_families": True}}, "[sealing] join_families"),
         ({"milter": good, "revocation": {"order": "ocsp-only"}}, "who writes to whom"),
         ({"milter": good, "lookup": {"allow_networks": ["10.0.0.0/8"]}}, "private networks"),
         ({"milter": good, "lookup": {"request_timeout": "1 s"}}, "budget"),

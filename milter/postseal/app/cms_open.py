@@ -9,6 +9,7 @@ from postseal.app.private_keys import load_key
 from postseal.core.certs import Certificate
 from postseal.core.cms.unwrapping import PrivateKey
 from postseal.core.errors import BadData
+from postseal.core.profile import rsa_key
 
 
 def load_private_key(blob: bytes, passphrase: bytes | None) -> PrivateKey:
@@ -22,7 +23,7 @@ def load_private_key(blob: bytes, passphrase: bytes | None) -> PrivateKey:
 def check_pair(certificate: Certificate, key: PrivateKey) -> None:
     """Raises BadData when the certificate isn't for the key."""
     try:
-        same = certificate.x509.public_key() == key.public_key()
+        same = (rsa_key(certificate) or certificate.x509.public_key()) == key.public_key()
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise BadData(f"the certificate's key can't be read: {exc}") from exc
     if not same:

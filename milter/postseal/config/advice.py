@@ -15,7 +15,7 @@ _EXAMPLES = frozenset({"example.com", "example.net", "example.org"})
 
 def warnings(config: Config) -> tuple[str, ...]:
     """One sentence each; empty when there is nothing to say."""
-    return tuple((*_mail(config), *_trust(config), *_rules(config)))
+    return tuple((*_mail(config), *_trust(config), *_copies(config), *_rules(config)))
 
 
 def _mail(config: Config) -> Iterator[str]:
@@ -47,6 +47,13 @@ def _trust(config: Config) -> Iterator[str]:
         yield "[lookup] allow_networks is set: certificates can make this machine fetch from those private networks"
     if config.lookup.request_timeout < config.milter.budget:
         yield "[lookup] request_timeout is shorter than [milter] budget: the rest of the budget is never used"
+
+
+def _copies(config: Config) -> Iterator[str]:
+    if config.sealing.x25519:
+        yield "[sealing] x25519 = true: no common mail program opens mail for X25519 keys"
+    if config.sealing.join_families:
+        yield "[sealing] join_families = true: an NSS before 3.99 can't open mail for RSA and EC keys together"
 
 
 def _rules(config: Config) -> Iterator[str]:
