@@ -199,12 +199,13 @@ def worker(suite_name: str, source: str, certificate: str, times: str, threads: 
 
 
 def opening(source: str, key: str, out: str) -> dict[str, float]:
+    """As ``postseal open`` does it."""
     from postseal.app.cms_layers import Opening, open_message
     from postseal.app.cms_open import load_private_key
     from postseal.app.verify import Request
     from postseal.core.cms.unwrapping import Holder
 
-    holder = Holder(load_private_key(Path(key).read_bytes(), None))
+    holder = Holder(load_private_key(Path(key).read_bytes(), None), None)
     how = Opening(Request(()), datetime.now(UTC), (holder,))
     return measured(lambda: write(out, iter((open_message(Path(source).read_bytes(), how).octets,))))
 

@@ -14,7 +14,7 @@ from postseal.core.errors import BadData
 from postseal.core.policy import Cleared
 from postseal.core.profile import profile
 
-_SEQUENCE, _BY_KEY_ID = 0x30, 0x80
+_SEQUENCE, _BY_KEY_ID = b"\x30", b"\x80"
 
 
 @asn1.sequence
@@ -79,10 +79,15 @@ def check_built(head: bytes, tail: bytes, content_length: int, cleared: Sequence
 
 
 def _wanted(cleared: Cleared) -> bytes:
-    """How a recipient is to be named: DER of IssuerAndSerialNumber, or the value of the subjectKeyIdentifier."""
+    """How a recipient is to be named: content of IssuerAndSerialNumber or of the subjectKeyIdentifier behind its tag."""
     if cleared.wrap.by_key_id:
-        return profile(cleared.certificate).subject_key_id or b""
-    return cleared.certificate.issuer_and_serial
+        return _BY_KEY_ID + (profile(cleared.certificate).subject_key_id or b"")
+    return _issuer_and_serial(cleared.certificate.issuer_and_serial)
+
+
+def _issuer_and_serial(der: bytes) -> bytes:
+    """The tag without the length: what the library gives of a recipient in a list is the content, without a copy."""
+    return _SEQUENCE + der[2 + (der[1] & 0x7F if der[1] & 0x80 else 0) :]
 
 
 def _read_back(head: bytes, tail: bytes, content_length: int) -> list[bytes]:
@@ -125,16 +130,18 @@ def _oid(der: bytes) -> Oid:
 def _names(info: _KeyTrans | cms.KeyAgreeRecipientInfo) -> list[bytes]:
     """Raises ValueError."""
     if isinstance(info, _KeyTrans):
-        name = asn1.encode_der(info.rid)
-        by_key_id = name[0] == _BY_KEY_ID
+        tag = info.rid.tag_bytes
         # RFC 5652 §6.2.1: the version follows the form of the identifier.
-        if info.version != (2 if by_key_id else 0) or not (by_key_id or name[0] == _SEQUENCE):
+        if tag != (_BY_KEY_ID if info.version else _SEQUENCE) or info.version not in (0, 2):
             raise ValueError("a recipient isn't named by issuer and serial number or by key identifier")
-        return [bytes(info.rid.data) if by_key_id else name]
+        return [tag + info.rid.data]
     found = []
     for each in info.recipient_encrypted_keys:
         rid = each.rid
-        found.append(asn1.encode_der(rid) if isinstance(rid, cms.IssuerAndSerialNumber) else rid.subject_key_identifier)
+        if isinstance(rid, cms.IssuerAndSerialNumber):
+            found.append(_issuer_and_serial(asn1.encode_der(rid)))
+        else:
+            found.append(_BY_KEY_ID + rid.subject_key_identifier)
     if info.version != 3 or not found:
         raise ValueError("a key agreement recipient without a key")
     return found

@@ -17,6 +17,9 @@ from postseal.core.errors import BadData
 from postseal.core.policy import Cleared
 from postseal.core.suite import Suite
 
+# Ciphertext that doesn't fill a block yet; a message in preparation holds one. New ones would have to be cleared each time.
+_buffers: list[bytearray] = []
+
 
 def sealed_lines(
     chunks: Iterable[bytes], length: int, suite: Suite, key: bytes, iv: bytes, cleared: Sequence[Cleared]
@@ -48,8 +51,16 @@ def _around(head: bytes, middle: Iterable[bytes], tail: bytes) -> Iterator[bytes
 
 def _lines(head: bytes, chunks: Iterable[bytes], length: int, sealer: ContentSealer) -> Iterator[bytes]:
     # One piece behind all but the last octet of a block, and what the cipher wants to have free behind that.
-    buffer = bytearray(BLOCK + PIECE + 16)
-    room = memoryview(buffer)
+    buffer = _buffers.pop() if _buffers else bytearray(BLOCK + PIECE + 16)
+    try:
+        yield from _through(memoryview(buffer), head, chunks, length, sealer)
+    finally:
+        _buffers.append(buffer)
+
+
+def _through(
+    room: memoryview, head: bytes, chunks: Iterable[bytes], length: int, sealer: ContentSealer
+) -> Iterator[bytes]:
     whole = len(head) - len(head) % BLOCK
     for start in range(0, whole, BLOCK):
         yield encoded_block(head[start : start + BLOCK])
