@@ -135,6 +135,7 @@ def test_an_encrypted_part_of_a_message_is_never_opened() -> None:
     signed = opened(OUTER + clear(encrypted(ENTITY)))
     assert kinds(signed) == ["clear-signed"]
     assert b"hello" not in signed.octets
+    assert "parts of a message aren't opened" in signed.layers[0].notes[0]
 
 
 def test_inner_fields_set_nothing_outside() -> None:

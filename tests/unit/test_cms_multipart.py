@@ -114,6 +114,8 @@ def test_headers_that_are_not_clear_signed_are_refused() -> None:
         (SIGNED + SIGNED, "isn't multipart/signed"),
         (b"X: y\r\n", "isn't multipart/signed"),
         (b"Content-Type: multipart/signed\r\n", "no boundary"),
+        (b"Content-Type: multipart/signed; boundary=b; boundary=c\r\n", "names two boundaries"),
+        (b"Content-Type: multipart/signed; boundary=b; boundary*=us-ascii''c\r\n", "names two boundaries"),
         (b'Content-Type: multipart/signed; boundary="' + b"b" * 71 + b'"\r\n', "boundary that can't be"),
     ):
         with pytest.raises(BadData, match=sentence):
@@ -152,6 +154,15 @@ def test_protocol_and_micalg_decide_nothing() -> None:
         taken = split_message(header)
         assert not isinstance(taken, HeaderFault)
         assert smime_signed(taken[0]) is ours
+
+
+def test_parameters_may_lack_their_quotes() -> None:
+    """RFC 2045 §5.1 asks for them around "=" and "/"; many writers leave them out."""
+    bare = (
+        b"Content-Type: multipart/signed; protocol=application/pkcs7-signature; micalg=sha-256; boundary=--=_b/1?\r\n"
+    )
+    found = split(usual().replace(b"--b", b"----=_b/1?"), bare)
+    assert (bytes(found.covered), found.notes) == (ENTITY, ())
 
 
 def test_lines_like_the_boundary_cost_little() -> None:

@@ -355,7 +355,7 @@ def test_numbers_are_bounded() -> None:
     info = signer_info(usual())
     assert len(accounts(signed_data(*[info] * MAX_SIGNERS), CONTENT)) == MAX_SIGNERS
     for octets, sentence in (
-        (signed_data(*[info] * (MAX_SIGNERS + 1)), "more than 64 signers"),
+        (signed_data(*[info] * (MAX_SIGNERS + 1)), "more than 16 signers"),
         (signed_data(info, choices=tlv(SEQUENCE) * 257), "more than 256 certificates"),
         (signed_data(signer_info([attribute("1.2.3")] * 65)), "more than 64 elements"),
         (b"\x30\x80" * 10_000, "deep"),

@@ -35,6 +35,7 @@ from postseal.core.message import Field, only
 from postseal.core.text import escape
 
 MAX_LAYERS = 8
+_GLANCE = 16 * 1024
 _AS_EVER = Reading()
 _LIMITS = InflationLimits()
 
@@ -158,9 +159,11 @@ def _is_layer(entity: Entity, layers: Sequence[Layer]) -> bool:
     if field is not None and field.unfolded.lower().startswith(b"multipart/"):
         # ALG-7: a part that was put between others isn't opened, whoever it was encrypted for.
         raise BadData(
-            "the message isn't sealed: its Content-Type isn't application/pkcs7-mime, and parts of a message aren't opened"
+            "the message is neither sealed nor signed as a whole by its Content-Type, and parts of a message aren't opened"
         )
-    raise BadData("the message isn't sealed: its Content-Type isn't application/pkcs7-mime")
+    raise BadData(
+        "the message isn't sealed or signed: its Content-Type is neither application/pkcs7-mime nor multipart/signed"
+    )
 
 
 def _peel(entity: Entity, opening: Opening, expected: Expected, *, first: bool) -> _Peeled:
@@ -216,7 +219,11 @@ def _clear_signed(entity: Entity, opening: Opening, expected: Expected) -> Layer
         return Layer(Kind.CLEAR_SIGNED, fault=str(exc))
     checked = check_clear(parts, signed, opening.request.intermediates)
     report = judge_signers(checked, opening.request, expected, opening.at)
-    return Layer(Kind.CLEAR_SIGNED, signature=report, uncovered=uncovered(parts, fields), notes=parts.notes)
+    notes = parts.notes
+    if looks_like_entity(bytes(parts.covered[:_GLANCE])):
+        # ALG-7: this too is a part.
+        notes += ("what is signed is protected itself, and stays so: parts of a message aren't opened",)
+    return Layer(Kind.CLEAR_SIGNED, signature=report, uncovered=uncovered(parts, fields), notes=notes)
 
 
 def _with_crlf(content: bytes, notes: list[str]) -> bytes:

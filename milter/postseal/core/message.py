@@ -113,7 +113,9 @@ class ContentType:
 
 _TOKEN = r"[!#-'*+\-.0-9A-Z^-z{|}~]+"
 _MEDIA = re.compile(rf"\s*({_TOKEN}/{_TOKEN})\s*")
-_PARAMETER = re.compile(rf';\s*(?:({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*)?')
+# RFC 2045 §5.1 wants quotes around "=", "/" and others; many leave them out around boundary and protocol.
+_BARE = r'[^\s;"(),<>\\\x00-\x1f\x7f-\xff]+'
+_PARAMETER = re.compile(rf';\s*(?:({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_BARE}))\s*)?')
 _COMMENT = re.compile(r"\([^()\\\"]*\)")
 
 

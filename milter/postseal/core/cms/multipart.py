@@ -5,6 +5,7 @@ The body comes with CRLF line ends and isn't written anew: a signature is over o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +20,7 @@ _SIGNATURE_TYPES = ("application/pkcs7-signature", "application/x-pkcs7-signatur
 _MAX_LOOKS = 10_000
 _MAX_PART_HEADER = 64 * 1024
 _MAX_BOUNDARY = 70
+_BOUNDARY = re.compile(rb"(?i);\s*boundary[*0-9]*\s*=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ def split_signed(fields: Sequence[Field], body: bytes) -> ClearSigned:
     declared = parse_content_type(field.value) if field else None
     if declared is None or declared.media != "multipart/signed":
         raise BadData("the message isn't clear-signed: its Content-Type isn't multipart/signed")
+    # THR-11: readers disagree which of two counts.
+    if len(_BOUNDARY.findall(field.value if field else b"")) > 1:
+        raise BadData("the clear-signed message can't be taken apart: it names two boundaries")
     boundary = declared.parameters.get("boundary", "").encode("latin-1").rstrip(b" ")
     # RFC 2046 §5.1.1: 1 to 70 characters.
     if not 1 <= len(boundary) <= _MAX_BOUNDARY:

@@ -43,7 +43,7 @@ _WEAK_DIGESTS = ("sha1", "sha224")
 # RFC 5652 §11.1 to §11.3: these must be signed attributes; what others say outside of the signature would be taken for theirs.
 _SIGNED_ONLY = {CONTENT_TYPE: "contentType", MESSAGE_DIGEST: "messageDigest", SIGNING_TIME: "signingTime"}
 # Certificates that carry the identifier of one signer; more of them are a way to keep the verifier busy.
-_MAX_CANDIDATES = 8
+_MAX_CANDIDATES = 4
 
 Buffer = bytes | memoryview
 
