@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from postseal.app.cms_inspect import inspect
 from postseal.core.capabilities import encode_capabilities, parse_capabilities
+from postseal.core.cms.armour import decode_body
 from postseal.core.cms.ber import check_bounds, to_der
-from postseal.core.cms.classify import classify, decode_body
+from postseal.core.cms.classify import classify
 from postseal.core.cms.multipart import split_signed
 from postseal.core.cms.opening import open_enveloped
 from postseal.core.cms.parse import parse_enveloped

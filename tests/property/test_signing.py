@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postseal.core.cms.classify import decode_body
+from postseal.core.cms.armour import decode_body
 from postseal.core.cms.clearsign import clear_signed, opaque_signed, prepared
 from postseal.core.cms.multipart import split_signed
 from postseal.core.cms.seven_bit import Entity, seven_bit, survives

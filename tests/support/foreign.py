@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 
 from postseal.core.certs import Certificate
-from postseal.core.cms.classify import decode_body
+from postseal.core.cms.armour import decode_body
 from postseal.core.cms.compressed import decompress
 from postseal.core.cms.multipart import split_signed
 from postseal.core.cms.opening import Reading, unseal

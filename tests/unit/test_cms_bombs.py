@@ -8,8 +8,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from postseal.app.cms_inspect import inspect
+from postseal.core.cms.armour import decode_body
 from postseal.core.cms.ber import MAX_DEPTH, check_bounds, to_der
-from postseal.core.cms.classify import classify, decode_body
+from postseal.core.cms.classify import classify
 from postseal.core.cms.opening import open_enveloped
 from postseal.core.cms.parse import parse_enveloped
 from postseal.core.errors import BadData

@@ -9,7 +9,7 @@ import random
 import pybase64
 import pytest
 
-from postseal.core.cms.classify import decode_body
+from postseal.core.cms.armour import decode_body
 from postseal.core.message import Field
 
 _FIELDS = (Field(b"Content-Transfer-Encoding", b" base64"),)

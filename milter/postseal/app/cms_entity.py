@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from postseal.app.cms_intake import header_fields, refuse, uses_lf
-from postseal.core.cms.classify import decode_body, smime_body
+from postseal.core.cms import armour
+from postseal.core.cms.classify import smime_body
 from postseal.core.cms.multipart import smime_signed
 from postseal.core.cms.signed_reader import object_type
 from postseal.core.errors import BadData
 from postseal.core.message import HEADER_LIMIT, Field, HeaderFault, header_length, parse_header
-from postseal.core.pem import pem_blocks
-
-_PEM_LABELS = ("CMS", "PKCS7", "PKCS #7 SIGNED DATA")
 
 
 class Kind(StrEnum):
@@ -60,21 +58,10 @@ class Entity:
 
     def cms_octets(self) -> bytes:
         """The CMS object. Raises BadData."""
-        octets = self.body if self.fields is None else decode_body(self.fields, self.body)
-        if octets is not None and octets[:1] != b"\x30":
-            octets = _armoured(octets)
-        if octets is None:
+        octets = armour.cms_octets(self.fields or (), self.body, lenient=True)
+        if not octets:
             raise BadData("the message can't be opened: its transfer encoding is damaged or unknown")
         return octets
-
-
-def _armoured(octets: bytes) -> bytes | None:
-    """What came in base64 though nothing said so, with the lines of PEM or without."""
-    blocks = [der for _, der in pem_blocks(octets, _PEM_LABELS)]
-    if blocks:
-        return blocks[0] if len(blocks) == 1 else None
-    decoded = decode_body((Field(b"Content-Transfer-Encoding", b"base64"),), octets)
-    return decoded if decoded and decoded[:1] == b"\x30" else octets
 
 
 def take_entity(octets: bytes) -> Entity:
@@ -82,7 +69,7 @@ def take_entity(octets: bytes) -> Entity:
     # A SEQUENCE of 128 octets or more, or of indefinite length: no header begins so.
     if octets[:1] == b"\x30" and octets[1:2] >= b"\x80":
         return Entity(None, octets)
-    if octets[:11] == b"-----BEGIN " and next(pem_blocks(octets, _PEM_LABELS), None) is not None:
+    if octets[:11] == b"-----BEGIN " and armour.from_pem(octets, lenient=True) is not None:
         return Entity(None, octets)
     lf_only = uses_lf(octets)
     if lf_only:

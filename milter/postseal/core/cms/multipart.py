@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from postseal.core.cms.classify import decode_body
+from postseal.core.cms.armour import decode_body
 from postseal.core.errors import BadData
 from postseal.core.message import Field, HeaderFault, only, parse_content_type, parse_disposition, split_message
 from postseal.core.pem import pem_blocks

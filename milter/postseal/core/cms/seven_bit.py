@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from postseal.core.cms.classify import decode_body
+from postseal.core.cms.armour import decode_body
 from postseal.core.cms.lines import base64_blocks
 from postseal.core.message import ContentType, Field, HeaderFault, parse_content_type, split_message
 
