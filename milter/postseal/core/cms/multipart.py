@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from postseal.core.cms.armour import decode_body
+from postseal.core.cms.armour import cms_octets
 from postseal.core.errors import BadData
 from postseal.core.message import Field, HeaderFault, only, parse_content_type, parse_disposition, split_message
-from postseal.core.pem import pem_blocks
 
 _SIGNATURE_TYPES = ("application/pkcs7-signature", "application/x-pkcs7-signature")
 # A line that begins like the boundary costs a look; a body that has nothing else is nobody's mail.
@@ -159,17 +158,7 @@ def _signature(part: bytes, notes: list[str]) -> bytes:
         if declared is None or not any(each.lower().endswith((".p7s", ".p7m")) for each in named):
             raise BadData("the second part of the clear-signed message isn't an S/MIME signature")
         notes.append(f"the signature part is typed as {declared.media}")
-    octets = decode_body(fields, body)
-    if octets is not None and octets[:1] != b"\x30":
-        octets = _armoured(octets)
+    octets = cms_octets(fields, body)
     if octets is None:
         raise BadData("the signature part can't be read: its transfer encoding is damaged or unknown")
     return octets
-
-
-def _armoured(octets: bytes) -> bytes | None:
-    """What came in base64 though nothing said so, with the lines of PEM or without."""
-    blocks = [der for _, der in pem_blocks(octets, ("PKCS7", "CMS", "PKCS #7 SIGNED DATA"))]
-    if blocks:
-        return blocks[0] if len(blocks) == 1 else None
-    return decode_body((Field(b"Content-Transfer-Encoding", b"base64"),), octets)
