@@ -117,17 +117,18 @@ class _Peeled:
     content: bytes | None = None
 
 
-def open_message(message: bytes, opening: Opening) -> Opened:
+def open_message(message: bytes, opening: Opening, entity: Entity | None = None) -> Opened:
     """A message, or a bare CMS object, with all its layers taken off. Raises BadData.
 
     A message comes out with the outer fields in their order and the inner Content-* fields and body as they were protected;
-    of a bare CMS object the content comes out as it is. What is clear-signed is readable as it is, and stays so.
+    of a bare CMS object the content comes out as it is. What is clear-signed is readable as it is, and stays so. ``entity``
+    is the message taken apart, where that was done already.
     """
     if not message:
         raise BadData("there is no message: the input is empty")
     # THR-4: what all layers together may make of the message.
     opening = replace(opening, limits=opening.limits.within(len(message)))
-    outer = current = take_entity(message)
+    outer = current = take_entity(message) if entity is None else entity
     expected = expected_signer(outer.fields or (), opening.request.mailbox)
     layers: list[Layer] = []
     notes: list[str] = []
@@ -144,9 +145,9 @@ def open_message(message: bytes, opening: Opening) -> Opened:
             break
         content = content if outer.fields is None else _with_crlf(content, notes)
         current = take_entity(content) if content else Entity((), b"")
-        notes += _left_out(current, outer)
+        notes += left_out(current, outer)
     if outer.fields is not None and content is not message:
-        content = _message(outer.fields, current)
+        content = opened_header(outer.fields, current.fields or ()) + current.body
     return Opened(content, tuple(layers), tuple(notes))
 
 
@@ -233,7 +234,7 @@ def _with_crlf(content: bytes, notes: list[str]) -> bytes:
     return content.replace(b"\n", b"\r\n")
 
 
-def _left_out(entity: Entity, outer: Entity) -> list[str]:
+def left_out(entity: Entity, outer: Entity) -> list[str]:
     if outer.fields is None:
         return []
     # ALG-8: what stands inside must not set fields of the message outside.
@@ -244,10 +245,10 @@ def _left_out(entity: Entity, outer: Entity) -> list[str]:
     ]
 
 
-def _message(outer: Sequence[Field], inner: Entity) -> bytes:
+def opened_header(outer: Sequence[Field], inner: Sequence[Field]) -> bytes:
+    """The header of a message in clear: the fields from outside, and the Content-* fields of what was protected."""
     outside = [field for field in outer if not field.name.lower().startswith(b"content-")]
-    inside = [field for field in inner.fields or () if field.name.lower().startswith(b"content-")]
+    inside = [field for field in inner if field.name.lower().startswith(b"content-")]
     if only(outer, b"mime-version") is None:
         outside.append(Field(b"MIME-Version", b" 1.0"))
-    lines = b"".join(field.line for field in (*outside, *inside))
-    return b"".join((lines, b"\r\n", inner.body))
+    return b"".join(field.line for field in (*outside, *inside)) + b"\r\n"

@@ -8,12 +8,13 @@ import sys
 from typing import Any
 
 from postseal.app.cms_account import opened_as_json, opened_as_text
-from postseal.app.cms_layers import Opening, open_message
+from postseal.app.cms_layers import Opening
 from postseal.app.cms_open import check_pair, load_private_key
+from postseal.app.cms_stream import open_stream
 from postseal.core.cms.opening import Reading
 from postseal.core.cms.unwrapping import Holder
 from postseal.core.errors import BadData, Usage
-from postseal.shell.cli.files import message_out, read_certificate, read_file
+from postseal.shell.cli.files import message_in, message_out, read_certificate, read_file
 from postseal.shell.cli.judging import judging_options, judging_request, judging_time
 from postseal.shell.cli.main import add_command
 from postseal.sources.process import keep_secrets
@@ -49,8 +50,8 @@ def run_open(args: argparse.Namespace) -> int:
         raise Usage("open: give --key to decrypt, --anchor to verify, or both")
     at = judging_time(args)
     opening = Opening(judging_request(args, at), at, _holders(args), Reading(allow_3des=args.allow_3des))
-    opened = open_message(sys.stdin.buffer.read(), opening)
-    message_out((opened.octets,))
+    opened, blocks = open_stream(message_in(), opening)
+    message_out(blocks)
     if args.json:
         print(json.dumps(opened_as_json(opened)), file=sys.stderr)
     else:
