@@ -14,6 +14,7 @@ from postseal.core.capabilities import encode_capabilities, parse_capabilities
 from postseal.core.cms.armour import decode_body
 from postseal.core.cms.ber import check_bounds, to_der
 from postseal.core.cms.classify import classify
+from postseal.core.cms.compressed import InflationLimits, decompress
 from postseal.core.cms.multipart import split_signed
 from postseal.core.cms.opening import open_enveloped
 from postseal.core.cms.parse import parse_enveloped
@@ -68,6 +69,13 @@ def signed(data: bytes, content: bytes | memoryview = b"") -> None:
         check_signers(found, cover(found, None if found.content is not None else [content]))
 
 
+def compressed(data: bytes) -> None:
+    """Never more than the cap comes out."""
+    limits = InflationLimits(octets=100_000, free=100_000)
+    with suppress(BadData):
+        assert len(decompress(data, limits)) <= limits.most(len(data))
+
+
 def capabilities(data: bytes) -> None:
     """What was read is written as it was read."""
     with suppress(BadData):
@@ -80,5 +88,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "ber": ber,
     "signed": signed,
     "message": message,
+    "compressed": compressed,
     "capabilities": capabilities,
 }

@@ -6,7 +6,7 @@ import base64
 from contextlib import suppress
 from functools import cache
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from postseal.app.cms_inspect import inspect
@@ -24,6 +24,7 @@ from postseal.core.message import Field, HeaderFault, parse_content_type, split_
 from postseal.core.policy import Protection
 from postseal.core.suite import Suite
 from support.cms import KINDS, cleared, recipient, sealed_parts
+from support.property_runs import examples
 
 SMIME = (Field(b"Content-Type", b" application/pkcs7-mime"), Field(b"Content-Transfer-Encoding", b" binary"))
 suites = st.sampled_from(list(Suite))
@@ -40,7 +41,7 @@ def chunked(draw: st.DrawFn, largest: int = 5000) -> list[bytes]:
     return [content[start:end] for start, end in zip([0, *cuts], [*cuts, size], strict=True)]
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(
     suite=suites,
     kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4, unique=True),
@@ -82,7 +83,7 @@ def mutated(octets: bytes, changes: Edits, cut: int) -> bytes:
     return bytes(spoilt[: len(spoilt) - cut] if cut else spoilt)
 
 
-@settings(deadline=None, max_examples=600)
+@examples(600)
 @given(
     suite=suites,
     changes=edits,
@@ -105,7 +106,7 @@ def test_damaged_cms_is_bad_data_or_opens(suite: Suite, changes: Edits, cut: int
     classify(SMIME, spoilt)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(changes=edits, place=st.sampled_from(["recipients", "ciphertext", "tail"]), kind=st.sampled_from(KINDS))
 def test_authenticated_content_never_opens_changed(changes: Edits, place: str, kind: str) -> None:
     """Whatever is changed in an AuthEnvelopedData: it opens to what was sealed, or not at all."""
@@ -115,7 +116,7 @@ def test_authenticated_content_never_opens_changed(changes: Edits, place: str, k
         assert open_enveloped(b"".join(parts.values()), recipient(kind).key) == b"attack at dawn"
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(octets=st.binary(max_size=300))
 def test_any_octets_are_bad_data_or_der_that_stays_as_it_is(octets: bytes) -> None:
     """What ``to_der`` gives is a fixed point: a second pass changes nothing."""
@@ -127,7 +128,7 @@ def test_any_octets_are_bad_data_or_der_that_stays_as_it_is(octets: bytes) -> No
         assert to_der(der) == der
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(chunks=st.lists(st.text(alphabet="\r\na", max_size=8), max_size=8))
 def test_the_line_check_agrees_with_a_plain_search(chunks: list[str]) -> None:
     octets = "".join(chunks).encode()
@@ -141,7 +142,7 @@ def test_the_line_check_agrees_with_a_plain_search(chunks: list[str]) -> None:
 header_text = st.text(alphabet="ab:; \t\r\n-=/\x00é", max_size=60).map(lambda text: text.encode())
 
 
-@settings(deadline=None, max_examples=500)
+@examples(500)
 @given(octets=header_text, prefix=st.sampled_from([b"", b"Content-Type: ", b"Subject: a\r\n"]))
 def test_a_message_comes_apart_octet_for_octet_or_is_refused(octets: bytes, prefix: bytes) -> None:
     message = prefix + octets

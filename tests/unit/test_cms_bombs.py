@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import base64
+import zlib
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from postseal.app.cms_inspect import inspect
+from postseal.app.cms_layers import Opening as OpenMessage
+from postseal.app.cms_layers import open_message
+from postseal.app.verify import Request
 from postseal.core.cms.armour import decode_body
 from postseal.core.cms.ber import MAX_DEPTH, check_bounds, to_der
 from postseal.core.cms.classify import classify
+from postseal.core.cms.compressed import decompress
 from postseal.core.cms.opening import open_enveloped
 from postseal.core.cms.parse import parse_enveloped
 from postseal.core.errors import BadData
 from postseal.core.message import Field
 from postseal.core.policy import Protection
 from support.arms_length import bounded
-from support.bombs import ENVELOPED_BOMBS, RID, auth_enveloped, enveloped, key_agreement, key_transport, nested, tlv
+from support.bombs import (
+    CBC,
+    COMPRESSED,
+    DATA,
+    ENVELOPED_BOMBS,
+    RID,
+    auth_enveloped,
+    enveloped,
+    key_agreement,
+    key_transport,
+    nested,
+    tlv,
+)
 from support.cms import recipient
+from support.pki import NOW
 
 FIELDS = (Field(b"Content-Type", b" application/pkcs7-mime"), Field(b"Content-Transfer-Encoding", b" base64"))
 
@@ -124,3 +142,63 @@ def test_many_agreed_keys_cost_no_more_than_a_few(kind: str) -> None:
     for infos in (key_agreement(one, point) * 2000, key_agreement(one * 8000, point)):
         account = bounded(lambda infos=infos: open_enveloped(auth_enveloped(infos=tlv(0x31, infos)), leaf.key))  # type: ignore[misc]
         assert account.refused.startswith("the message can't be decrypted")
+
+
+def test_a_password_recipient_costs_no_derivation() -> None:
+    """T-15: PBKDF2 with two thousand million rounds, which nobody computes: no password is ever asked for."""
+    prf = tlv(0x30, bytes.fromhex("06082a864886f70d0209"), b"\x05\0")
+    derivation = tlv(0x04, bytes(8)), tlv(2, b"\x7f\xff\xff\xff"), prf
+    pbkdf2 = tlv(0xA0, bytes.fromhex("06092a864886f70d01050c"), tlv(0x30, *derivation))
+    wrap = tlv(0x30, bytes.fromhex("060b2a864886f70d0109100309"), CBC)
+    infos = tlv(0x31, tlv(0xA3, b"\x02\x01\0", pbkdf2, wrap, tlv(4, bytes(64))))
+    octets = auth_enveloped(infos=infos)
+    assert bounded(lambda: inspect(octets)).refused == ""
+    for kind in ("rsa2048", "p256"):
+        account = bounded(lambda kind=kind: open_enveloped(octets, recipient(kind).key))  # type: ignore[misc]
+        assert account.refused.startswith("the message can't be decrypted")
+
+
+def compressed(content: bytes) -> bytes:
+    return compressed_stream(zlib.compress(content, 9))
+
+
+def compressed_stream(stream: bytes) -> bytes:
+    zlib_algorithm = tlv(0x30, bytes.fromhex("060b2a864886f70d0109100308"))
+    encapsulated = tlv(0x30, DATA, tlv(0xA0, tlv(4, stream)))
+    return tlv(0x30, COMPRESSED, tlv(0xA0, tlv(0x30, b"\x02\x01\0", zlib_algorithm, encapsulated)))
+
+
+def as_message(octets: bytes) -> bytes:
+    header = (
+        b"Content-Type: application/pkcs7-mime; smime-type=compressed-data\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    )
+    return header + base64.encodebytes(octets).replace(b"\n", b"\r\n")
+
+
+def endless(count: int) -> bytes:
+    """``count`` megabytes of nothing, compressed without ever being there: one block, again and again, and no end."""
+    packer = zlib.compressobj(9)
+    stream = packer.compress(bytes(1_000_000)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return stream[:2] + stream[2:] * count
+
+
+def test_a_compression_bomb_goes_off_outside() -> None:
+    """T-15, THR-4: two gigabytes in two megabytes, a bomb in a bomb, and one whose end is missing."""
+    layers = OpenMessage(Request(()), NOW)
+    bomb = compressed_stream(endless(2000))
+    inside = as_message(compressed(as_message(compressed_stream(endless(300)))))
+    cut = compressed_stream(zlib.compress(bytes(50_000_000), 9)[:-1000])
+    for octets in (bomb, as_message(bomb), inside, cut):
+        account = bounded(lambda octets=octets: open_message(octets, layers))  # type: ignore[misc]
+        assert account.refused
+    for octets in (bomb, cut):
+        assert bounded(lambda octets=octets: decompress(octets)).refused  # type: ignore[misc]
+
+
+def test_layers_without_an_end_are_refused() -> None:
+    """T-15: as many layers as there can be in a message of megabytes, and one more than is read."""
+    message = b"Content-Type: text/plain\r\n\r\n" + b"x" * 76 + b"\r\n"
+    for _ in range(9):
+        message = as_message(compressed(message))
+    account = bounded(lambda: open_message(message, OpenMessage(Request(()), NOW)))
+    assert "more than 8 layers" in account.refused

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from postseal.app.cms_intake import header_fields, refuse, uses_lf
@@ -36,8 +36,8 @@ _TYPES = {
 class Entity:
     """``fields`` is None for a bare CMS object; ``lf_only`` tells that lines end with LF in ``body``."""
 
-    fields: tuple[Field, ...] | None
-    body: bytes
+    fields: tuple[Field, ...] | None = field(repr=False)
+    body: bytes = field(repr=False)
     lf_only: bool = False
 
     @property
@@ -64,8 +64,10 @@ class Entity:
         return octets
 
 
-def take_entity(octets: bytes) -> Entity:
-    """A message, or a bare CMS object in BER or PEM. Raises BadData for a header that can't be read in one way only."""
+def take_entity(octets: bytes, secret: bool = False) -> Entity:
+    """A message, or a bare CMS object in BER or PEM. Raises BadData for a header that can't be read in one way only, which says
+    nothing of what stands in it when it was ``secret``.
+    """
     # A SEQUENCE of 128 octets or more, or of indefinite length: no header begins so.
     if octets[:1] == b"\x30" and octets[1:2] >= b"\x80":
         return Entity(None, octets)
@@ -80,7 +82,7 @@ def take_entity(octets: bytes) -> Entity:
     if end > HEADER_LIMIT:
         raise refuse("mail.header-too-large", f"no empty line in the first {HEADER_LIMIT} octets")
     header = octets[:end].replace(b"\n", b"\r\n") if lf_only else octets[:end]
-    return Entity(header_fields(header), octets[end:], lf_only)
+    return Entity(header_fields(header, secret), octets[end:], lf_only)
 
 
 def looks_like_entity(octets: bytes) -> bool:

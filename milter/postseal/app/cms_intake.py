@@ -55,10 +55,11 @@ def _header_in(octets: bytes) -> tuple[bytes, bytes, bool] | None:
     return octets[:end].replace(b"\n", b"\r\n"), octets[end:], True
 
 
-def header_fields(header: bytes) -> tuple[Field, ...]:
+def header_fields(header: bytes, secret: bool = False) -> tuple[Field, ...]:
+    """The fields of a header. Raises BadData, which quotes what is wrong unless it is ``secret``."""
     fields = parse_header(header)
     if isinstance(fields, HeaderFault):
-        raise refuse(fields.code, fields.detail)
+        raise refuse(fields.code, "" if secret else fields.detail)
     return fields
 
 

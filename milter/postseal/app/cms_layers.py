@@ -7,7 +7,7 @@ nothing that was encrypted is ever shown between what anybody may have written (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -77,7 +77,7 @@ class Opening:
 class Opened:
     """``octets`` is the message in clear; ``notes`` are sentences for the operator."""
 
-    octets: bytes
+    octets: bytes = field(repr=False)
     layers: tuple[Layer, ...]
     notes: tuple[str, ...]
 
@@ -114,7 +114,7 @@ class _Peeled:
     """What was under a layer. ``content`` is None when the message stays as it is."""
 
     layer: Layer
-    content: bytes | None = None
+    content: bytes | None = field(default=None, repr=False)
 
 
 def open_message(message: bytes, opening: Opening, entity: Entity | None = None) -> Opened:
@@ -144,7 +144,7 @@ def open_message(message: bytes, opening: Opening, entity: Entity | None = None)
         if outer.fields is None and not looks_like_entity(content):
             break
         content = content if outer.fields is None else _with_crlf(content, notes)
-        current = take_entity(content) if content else Entity((), b"")
+        current = take_entity(content, secret=True) if content else Entity((), b"")
         notes += left_out(current, outer)
     if outer.fields is not None and content is not message:
         content = opened_header(outer.fields, current.fields or ()) + current.body

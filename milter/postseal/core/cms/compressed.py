@@ -27,7 +27,7 @@ class InflationLimits:
     ``free`` octets may come out of however little, so that a short message of blanks is no bomb.
     """
 
-    octets: int = 256 * 1024 * 1024
+    octets: int = 128 * 1024 * 1024
     ratio: int = 200
     free: int = 1024 * 1024
 

@@ -35,6 +35,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "verify": ("verify",),
 }
 
+# Commands that have mail in clear or keys in their hands.
+_HOLD_SECRETS = ("seal", "open", "inspect")
+
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -75,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the ``postseal`` command; returns the exit code."""
     # What the library finds odd in a stranger's certificate is neither the operator's doing nor a sentence.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"postseal\.")
+    words = sys.argv[1:] if argv is None else argv
     try:
-        words = sys.argv[1:] if argv is None else argv
         args = build_parser(words[0] if words else "").parse_args(words)
         run: Run = args.run
         code = run(args)
@@ -101,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as exc:
         if os.environ.get("POSTSEAL_DEBUG"):
             raise
-        print(f"postseal: internal error: {type(exc).__name__}: {exc} (POSTSEAL_DEBUG=1 shows more)", file=sys.stderr)
+        # Its text may quote what was worked on: mail in clear, say, or a key.
+        text = "" if words[:1] and words[0] in _HOLD_SECRETS else f": {exc}"
+        print(f"postseal: internal error: {type(exc).__name__}{text} (POSTSEAL_DEBUG=1 shows more)", file=sys.stderr)
         return 70
 
 
