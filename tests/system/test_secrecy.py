@@ -16,7 +16,7 @@ from postseal.core.suite import Suite
 from support.cms import recipient, sealed
 from support.daemon import POSTSEAL, Daemon, postseal_as, run_postseal
 from support.milterdaemon import Setting
-from support.scratch import wait_for
+from support.scratch import ROOT, wait_for
 from support.sink import Sink
 
 NOBODY = 65534
@@ -171,6 +171,11 @@ def test_commands_start_no_program(keys: dict[str, str], scratch: Path) -> None:
         done = subprocess.run([*strace(trace), *POSTSEAL, *arguments], input=stdin, capture_output=True, timeout=60)
         assert done.returncode in ((0,) if name != "verify" else (0, 1)), done.stderr
         assert len(programs(trace)) == 1, name
+
+
+@pytest.mark.parametrize("unit", sorted((ROOT / "systemd").glob("*.service")), ids=lambda path: path.name)
+def test_no_unit_allows_a_core(unit: Path) -> None:
+    assert "\nLimitCORE=0\n" in unit.read_text()
 
 
 def test_a_full_disk_is_one_sentence(keys: dict[str, str], scratch: Path) -> None:
