@@ -8,14 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from postseal.app.cms_layers import Opening, open_message
+from postseal.app.cms_layers import Protection as Layered
+from postseal.app.verify import Request
 from postseal.core.cms.armour import cms_octets
 from postseal.core.cms.classify import classify
 from postseal.core.cms.opening import WEAK_CIPHER, Reading, open_enveloped, unseal
 from postseal.core.cms.unwrapping import Holder
 from postseal.core.message import HeaderFault, split_message
+from postseal.core.path import Anchor
 from postseal.core.policy import Protection
 from support.cms import recipient
-from support.pki import Leaf
+from support.pki import NOW, Leaf
+from support.signed import openssl_cms, root
 
 
 def encrypted(leaf: Leaf, directory: Path, content: bytes, *options: str) -> bytes:
@@ -69,3 +74,29 @@ def test_wraps_of_another_length_than_the_content_key_are_read(cipher: str, tmp_
     for wrap in ("-aes128-wrap", "-aes192-wrap", "-aes256-wrap"):
         der = encrypted(leaf, tmp_path, b"hello", cipher, wrap, "-outform", "DER", "-keyid")
         assert open_enveloped(der, leaf.key, leaf.certificate) == b"hello"
+
+
+def crlf(text: bytes) -> bytes:
+    """OpenSSL ends its own lines with LF in some forms."""
+    return text.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+@pytest.mark.parametrize("outer", [(), ("-nodetach",)], ids=["clear", "opaque"])
+@pytest.mark.parametrize("inner", [(), ("-nodetach",)], ids=["clear", "opaque"])
+@pytest.mark.parametrize("cipher", ["-aes256", "-aes-256-gcm"])
+def test_triple_wraps_of_openssl_are_opened(
+    cipher: str, inner: tuple[str, ...], outer: tuple[str, ...], tmp_path: Path
+) -> None:
+    """RFC 2634 §1.1, in all forms that OpenSSL gives the signatures, with CRLF and with its own LF."""
+    signed = openssl_cms(b"Content-Type: text/plain\r\n\r\nhello\r\n", *inner, form="SMIME")
+    sealed = encrypted(recipient(), tmp_path, crlf(signed), cipher, "-outform", "SMIME")
+    wrapped = b"From: alice@example.test\r\n" + openssl_cms(crlf(sealed), *outer, form="SMIME")
+    for message in (crlf(wrapped), crlf(wrapped).replace(b"\r\n", b"\n")):
+        request = Request((Anchor(root().certificate),), revocation=False)
+        opened = open_message(message, Opening(request, NOW, (Holder(recipient().key),)))
+        assert [str(each.kind) for each in opened.layers] == [
+            "signed" if outer else "clear-signed", "encrypted", "signed" if inner else "clear-signed",
+        ]  # fmt: skip
+        assert (opened.protection, opened.refused) == (Layered.DECRYPTED, False)
+        assert b"hello" in opened.octets
+        assert b"pkcs7-mime" not in opened.octets

@@ -89,6 +89,11 @@ def test_triple_wrap(files: Path, cipher: str, more: tuple[str, ...], entity: by
     sealed = verified(files, done.stdout)
     assert sealed.startswith(b"Content-Type: application/pkcs7-mime")
     assert verified(files, decrypted(files, sealed)) == entity
+    options = ["--key", str(files / "to.key"), "--anchor", str(files / "root.crt"), "--no-revocation"]
+    opened = postseal("open", *options, stdin=done.stdout)
+    assert opened.returncode == 0, opened.stderr
+    assert b"wie Papier" in opened.stdout
+    assert b"enveloped" not in opened.stdout
 
 
 def test_from_a_file_it_is_the_same(files: Path) -> None:

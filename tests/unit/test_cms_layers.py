@@ -11,6 +11,7 @@ import pytest
 
 from postseal.app.cms_account import opened_as_json, opened_as_text
 from postseal.app.cms_entity import Kind
+from postseal.app.cms_inspect import inspect
 from postseal.app.cms_layers import MAX_LAYERS, Opened, Opening, Protection, open_message
 from postseal.app.verify import Request
 from postseal.core.cms.signed_reader import DATA
@@ -75,6 +76,70 @@ def test_a_triple_wrapped_message_is_opened_to_its_core() -> None:
     assert found.protection is Protection.DECRYPTED
 
 
+@pytest.mark.parametrize("suite", [Suite.AES_256_CBC, Suite.AES_128_GCM])
+@pytest.mark.parametrize("inner", [opaque(ENTITY), clear()], ids=["opaque", "clear"])
+def test_a_clear_triple_wrap_is_opened_to_its_core(suite: Suite, inner: bytes) -> None:
+    """RFC 2634 §1.1, ALG-7: all that is signed is one encrypted object, and what is in it takes the place of the root."""
+    found = opened(OUTER + clear(encrypted(inner, suite)))
+    assert kinds(found) == ["clear-signed", "encrypted", "clear-signed" if b"multipart" in inner else "signed"]
+    assert b"hello" in found.octets
+    assert found.octets == OUTER + (inner if b"multipart" in inner else ENTITY)
+    assert (found.protection, found.refused) == (Protection.DECRYPTED, False)
+    assert "outside of what is encrypted" in found.layers[0].notes[-1]
+    assert not any("outside" in note for note in found.layers[2].notes)
+    kept = opened((OUTER + clear(encrypted(inner, suite))).replace(b"\r\n", b"\n"))
+    assert (kinds(kept), kept.refused) == (kinds(found), False)
+    (described, sealed_layer) = inspect(OUTER + clear(encrypted(inner, suite)))["layers"]
+    assert (described["detached"], sealed_layer["type"].endswith("enveloped-data")) == (True, True)
+
+
+def test_a_bad_signature_around_what_is_encrypted_is_told() -> None:
+    """ALG-7: the content is there and marked, and the message is refused."""
+    message = OUTER + clear(encrypted(ENTITY, Suite.AES_256_GCM), shown=encrypted(ENTITY))
+    found = opened(message)
+    assert (kinds(found), found.octets) == (["clear-signed", "encrypted"], OUTER + ENTITY)
+    assert (found.protection, found.refused) == (Protection.UNAUTHENTICATED, True)
+    assert any("sig.wrong-content" in line for line in opened_as_text(found))
+    good = opened(OUTER + clear(encrypted(ENTITY)))
+    assert (good.protection, good.refused) == (Protection.UNAUTHENTICATED, False), "a signature outside says nothing"
+
+
+def test_a_clear_triple_wrap_without_a_key_stays_as_it_is() -> None:
+    message = OUTER + clear(encrypted(opaque(ENTITY)))
+    found = opened(message, keys=False)
+    assert (found.octets, kinds(found), found.refused) == (message, ["clear-signed"], False)
+    assert "no key was given" in found.layers[0].notes[0]
+
+
+def test_what_stands_around_a_clear_triple_wrap_is_left_out() -> None:
+    """ALG-7, EFAIL: preamble, epilogue and fields of the parts are somebody's own; of them nothing is in what comes out."""
+    wrapped = clear(encrypted(ENTITY)).replace(b"\r\n--b", b"\r\n<img src='//e/\r\n--b", 1) + b"'>evil\r\n"
+    found = opened(OUTER + wrapped)
+    assert found.octets == OUTER + ENTITY
+    assert len(found.layers[0].uncovered) == 3
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        clear(encrypted(ENTITY)).replace(b"--b--", b"--b\r\n\r\n<p>\r\n--b--"),
+        clear(encrypted(ENTITY)).replace(b"--b\r\n", b"--b\r\n\r\n<p>\r\n--b\r\n", 1),
+        clear(b"Content-Type: multipart/mixed; boundary=m\r\n\r\n--m\r\n" + encrypted(ENTITY) + b"\r\n--m--\r\n"),
+        clear(b"Content-Type: message/rfc822\r\n\r\n" + encrypted(ENTITY)),
+        clear(b"Content-Type: text/html\r\n\r\n<p>\r\n" + encrypted(ENTITY)),
+        clear(clear(encrypted(ENTITY)).replace(b"=b\r", b"=c\r").replace(b"--b", b"--c")),
+        clear(opaque(encrypted(ENTITY))),
+        clear(encrypted(ENTITY).partition(b"\r\n\r\n")[2]),
+        clear(b"Content-Type: text/plain\r\n" + encrypted(ENTITY)),
+    ],
+    ids=["third-part", "part-before", "mixed", "attached", "text", "clear", "opaque", "no-header", "two-types"],
+)
+def test_only_one_encrypted_object_that_is_all_of_what_is_signed_is_opened(message: bytes) -> None:
+    """ALG-7, EFAIL."""
+    found = opened(OUTER + message)
+    assert (kinds(found), found.octets) == (["clear-signed"], OUTER + message)
+
+
 def test_clear_signed_stays_as_it_is() -> None:
     message = OUTER + clear()
     found = opened(message, keys=False)
@@ -132,7 +197,7 @@ def test_an_encrypted_part_of_a_message_is_never_opened() -> None:
     found = opened(OUTER + encrypted(spliced, Suite.AES_256_GCM))
     assert kinds(found) == ["encrypted"]
     assert found.octets == OUTER + spliced
-    signed = opened(OUTER + clear(encrypted(ENTITY)))
+    signed = opened(OUTER + clear(opaque(encrypted(ENTITY))))
     assert kinds(signed) == ["clear-signed"]
     assert b"hello" not in signed.octets
     assert "parts of a message aren't opened" in signed.layers[0].notes[0]

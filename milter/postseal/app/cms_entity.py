@@ -96,6 +96,17 @@ def looks_like_entity(octets: bytes) -> bool:
     return not isinstance(fields, HeaderFault) and (smime_body(fields) is not None or smime_signed(fields))
 
 
+def sealed_as_a_whole(covered: bytes) -> bool:
+    """Is what is clear-signed one encrypted CMS object, with nothing beside it (RFC 2634 §1.1)? Never raises."""
+    if not looks_like_entity(covered[:HEADER_LIMIT]):
+        return False
+    try:
+        entity = take_entity(covered)
+        return entity.fields is not None and entity.is_cms and cms_kind(entity.cms_octets()) is Kind.ENCRYPTED
+    except BadData:
+        return False
+
+
 def cms_kind(octets: bytes) -> Kind | None:
     """What a CMS object says it is; None for what isn't a layer of mail."""
     return _TYPES.get(object_type(octets))

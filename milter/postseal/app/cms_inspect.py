@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from postseal.app.cms_account import brought_as_json, checked_as_json
-from postseal.app.cms_entity import Entity, Kind, cms_kind, looks_like_entity, take_entity
+from postseal.app.cms_entity import Entity, Kind, cms_kind, looks_like_entity, sealed_as_a_whole, take_entity
 from postseal.app.cms_layers import MAX_LAYERS
 from postseal.app.cms_verify import check_clear, check_opaque, uncovered
 from postseal.core.cms import structures as cms
@@ -59,7 +59,7 @@ def _bare_protection(entity: Entity) -> str:
 def _layer(entity: Entity) -> tuple[dict[str, Any], bytes | None]:
     """(description, what is inside as far as it can be seen). Raises BadData."""
     if entity.is_multipart_signed:
-        return _clear_signed(entity), None
+        return _clear_signed(entity)
     octets = entity.cms_octets()
     kind = cms_kind(octets)
     if kind is Kind.SIGNED:
@@ -69,11 +69,12 @@ def _layer(entity: Entity) -> tuple[dict[str, Any], bytes | None]:
     return _describe(parse_enveloped(octets)), None
 
 
-def _clear_signed(entity: Entity) -> dict[str, Any]:
+def _clear_signed(entity: Entity) -> tuple[dict[str, Any], bytes | None]:
     fields = entity.fields or ()
     parts = split_signed(fields, entity.crlf_body())
     checked = check_clear(parts, parse_signed(parts.signature))
-    return {
+    covered = bytes(parts.covered)
+    found = {
         "type": "signed-data",
         "detached": True,
         "content_type": checked.signed.content_type,
@@ -81,6 +82,7 @@ def _clear_signed(entity: Entity) -> dict[str, Any]:
         **checked_as_json(checked, uncovered(parts, fields)),
         "notes": list(parts.notes),
     }
+    return found, covered if sealed_as_a_whole(covered) else None
 
 
 def _signed(octets: bytes) -> tuple[dict[str, Any], bytes | None]:

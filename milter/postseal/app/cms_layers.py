@@ -1,17 +1,18 @@
 """A protected message, layer by layer: decrypted, verified, decompressed, each with an account (RFC 8551 §3.7, RFC 2634 §1.1).
 
-What is opened is always all of a message: its root is one CMS object. An encrypted part among others stays as it is, so that
-nothing that was encrypted is ever shown between what anybody may have written (ALG-7, EFAIL).
+What is opened is always all of a message: its root is one CMS object, or is clear-signed and all that is signed is one that is
+encrypted. It takes the place of the root. An encrypted part among others stays as it is, so that nothing that was encrypted is
+ever shown between what anybody may have written (ALG-7, EFAIL).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from postseal.app.cms_entity import Entity, Kind, cms_kind, looks_like_entity, take_entity
+from postseal.app.cms_entity import Entity, Kind, cms_kind, looks_like_entity, sealed_as_a_whole, take_entity
 from postseal.app.cms_intake import uses_lf
 from postseal.app.cms_verify import (
     Expected,
@@ -36,6 +37,7 @@ from postseal.core.text import escape
 
 MAX_LAYERS = 8
 _GLANCE = 16 * 1024
+_OUTSIDE = "this signature is outside of what is encrypted: it says nothing of who wrote what is inside"
 _AS_EVER = Reading()
 _LIMITS = InflationLimits()
 
@@ -121,8 +123,8 @@ def open_message(message: bytes, opening: Opening, entity: Entity | None = None)
     """A message, or a bare CMS object, with all its layers taken off. Raises BadData.
 
     A message comes out with the outer fields in their order and the inner Content-* fields and body as they were protected;
-    of a bare CMS object the content comes out as it is. What is clear-signed is readable as it is, and stays so. ``entity``
-    is the message taken apart, where that was done already.
+    of a bare CMS object the content comes out as it is. What is clear-signed is readable as it is, and stays so, unless it is
+    triple wrapped. ``entity`` is the message taken apart, where that was done already.
     """
     if not message:
         raise BadData("there is no message: the input is empty")
@@ -148,7 +150,15 @@ def open_message(message: bytes, opening: Opening, entity: Entity | None = None)
         notes += left_out(current, outer)
     if outer.fields is not None and content is not message:
         content = opened_header(outer.fields, current.fields or ()) + current.body
-    return Opened(content, tuple(layers), tuple(notes))
+    return Opened(content, tuple(_told_apart(layers)), tuple(notes))
+
+
+def _told_apart(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """RFC 2634 §1.1: the signature outside is over what is encrypted, and may be of somebody who couldn't read it."""
+    sealed = max((n for n, layer in enumerate(layers) if layer.kind is Kind.ENCRYPTED), default=0)
+    for number, layer in enumerate(layers):
+        outside = number < sealed and layer.signature is not None
+        yield replace(layer, notes=(*layer.notes, _OUTSIDE)) if outside else layer
 
 
 def _is_layer(entity: Entity, layers: Sequence[Layer]) -> bool:
@@ -169,7 +179,7 @@ def _is_layer(entity: Entity, layers: Sequence[Layer]) -> bool:
 
 def _peel(entity: Entity, opening: Opening, expected: Expected, *, first: bool) -> _Peeled:
     if entity.is_multipart_signed:
-        return _Peeled(_clear_signed(entity, opening, expected))
+        return _clear_signed(entity, opening, expected)
     octets = entity.cms_octets()
     kind = cms_kind(octets)
     if kind is Kind.SIGNED:
@@ -208,7 +218,7 @@ def _brought(count: int) -> str:
     return f"it only brings certificates ({count}), and nobody signed it"
 
 
-def _clear_signed(entity: Entity, opening: Opening, expected: Expected) -> Layer:
+def _clear_signed(entity: Entity, opening: Opening, expected: Expected) -> _Peeled:
     """A signature that can't be read is none, but never a reason to lose the message."""
     fields = entity.fields or ()
     try:
@@ -217,14 +227,23 @@ def _clear_signed(entity: Entity, opening: Opening, expected: Expected) -> Layer
         if signed.certs_only:
             raise BadData("nobody signed it: the signature has no signer")
     except BadData as exc:
-        return Layer(Kind.CLEAR_SIGNED, fault=str(exc))
+        return _Peeled(Layer(Kind.CLEAR_SIGNED, fault=str(exc)))
     checked = check_clear(parts, signed, opening.request.intermediates)
     report = judge_signers(checked, opening.request, expected, opening.at)
     notes = parts.notes
+    content = None
     if looks_like_entity(bytes(parts.covered[:_GLANCE])):
-        # ALG-7: this too is a part.
-        notes += ("what is signed is protected itself, and stays so: parts of a message aren't opened",)
-    return Layer(Kind.CLEAR_SIGNED, signature=report, uncovered=uncovered(parts, fields), notes=notes)
+        covered = bytes(parts.covered)
+        # RFC 2634 §1.1, ALG-7: of the two parts one is the signature, and the other is encrypted as a whole: nothing that
+        # anybody wrote is left to be shown beside it.
+        if not sealed_as_a_whole(covered):
+            notes += ("what is signed is protected itself, and stays so: parts of a message aren't opened",)
+        elif not opening.holders:
+            notes += ("what is signed is encrypted, and stays so: no key was given",)
+        else:
+            content = covered
+    layer = Layer(Kind.CLEAR_SIGNED, signature=report, uncovered=uncovered(parts, fields), notes=notes)
+    return _Peeled(layer, content)
 
 
 def _with_crlf(content: bytes, notes: list[str]) -> bytes:

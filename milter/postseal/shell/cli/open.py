@@ -26,7 +26,8 @@ def register(commands: Any) -> None:
         commands, "open", run_open,
         "Decrypt and verify the message on standard input, and write what is in it to standard output.",
         epilog="Layers of encryption, signature and compression are taken off one after the other, at most eight; an account "
-        "of each goes to standard error, with --json as JSON. A clear-signed message comes out as it is. A bare CMS object in "
+        "of each goes to standard error, with --json as JSON. A clear-signed message comes out as it is, unless all that is "
+        "signed is one encrypted object (triple wrapping): then that is opened too. A bare CMS object in "
         "DER, BER or PEM is read too; then its content comes out as it is. Exit status 1 when a signature isn't good: it must "
         "hold, be by the sender in From or by --address and, with --anchor, by a certificate that is trusted, fit and not "
         "revoked, now or at the time of --at.",
