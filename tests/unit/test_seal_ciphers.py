@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from email import message_from_bytes
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pytest
@@ -15,12 +18,16 @@ from postseal.app.content import Content
 from postseal.app.seal import Accept, Edits, Outcome, Reply
 from postseal.core.capabilities import EXTENSION, Capability, encode_capabilities
 from postseal.core.ciphers import Remembered
+from postseal.core.cms.opening import open_enveloped
 from postseal.core.cms.structures import SUITE_OID
 from postseal.core.crl import parse_crl
+from postseal.core.errors import Unavailable
 from postseal.core.evidence import CrlEvidence
+from postseal.core.policy import clear_by_operator
 from postseal.core.suite import Suite
+from postseal.sources.spool import Spool
 from support.mailworld import CRL_URL, World, edited
-from support.pki import NOW
+from support.pki import NOW, authority
 
 MESSAGE = b"From: a@home.test\r\nTo: b@example.test\r\nSubject: hello\r\n\r\nbody\r\n"
 B, C = "<b@example.test>", "<c@example.test>"
@@ -213,3 +220,34 @@ def test_only_what_is_needed_is_streamed(monkeypatch: pytest.MonkeyPatch) -> Non
     world.send([B], MESSAGE)
     world.send([B, C], MESSAGE)
     assert seen == [(Suite.AES_256_GCM,), (Suite.AES_256_GCM, Suite.AES_256_CBC)]
+
+
+def test_what_could_not_be_encrypted_again_is_never_taken_for_the_whole() -> None:
+    """ALG-5, THR-14: the disk was full on the way; asked once more, it begins anew."""
+    spools: list[Spool] = []
+
+    class Full(Spool):
+        """The second one takes nothing but the first octets."""
+
+        def append(self, data: bytes) -> None:
+            if spools.index(self) == 1 and self.size:
+                raise Unavailable("disk full")
+            super().append(data)
+
+    def new() -> Spool:
+        spools.append(Full(100, Path(gettempdir())))
+        return spools[-1]
+
+    content = Content([Suite.AES_256_CBC], new, b"\r\n")
+    for _ in range(4):
+        content.update(b"x" * 5000)
+    content.finish()
+    leaf = authority("Root").issue("b@example.test")
+    people = [clear_by_operator(leaf.certificate)]
+    with pytest.raises(Unavailable):
+        content.sealed(Suite.AES_128_CBC, people)
+    assert spools[1].size == 0, "closed"
+    form = content.sealed(Suite.AES_128_CBC, people)
+    der = b64decode(b"".join(form.body()))
+    assert open_enveloped(der, leaf.key, leaf.certificate) == b"\r\n" + b"x" * 20_000
+    content.close()

@@ -132,10 +132,16 @@ class Content:
     def _again(self, suite: Suite) -> _Stream:
         """ALG-5: the same content under another suite, with a key of its own, from our ciphertext: plaintext is never kept."""
         old = next(iter(self._streams.values()))
-        new = self._streams[suite] = _Stream(suite, self._new_spool())
-        for chunk in old.plain():
-            new.update(chunk)
-        new.finish()
+        new = _Stream(suite, self._new_spool())
+        try:
+            for chunk in old.plain():
+                new.update(chunk)
+            new.finish()
+        except BaseException:
+            # A part of the message must never be taken for all of it.
+            new.spool.close()
+            raise
+        self._streams[suite] = new
         return new
 
     def close(self) -> None:
