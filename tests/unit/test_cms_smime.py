@@ -192,3 +192,14 @@ def test_base64_is_that_of_the_standard_library_with_crlf(size: int) -> None:
 def test_base64_blocks_are_full_so_that_one_reply_carries_each() -> None:
     blocks = list(base64_blocks([os.urandom(64 * 1024)] * 10))
     assert {len(block) for block in blocks[:-1]} == {65520}
+
+
+def test_buffers_are_shared_by_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a look whether there is one and taking it another thread may have taken the last."""
+
+    class Taken(list[bytearray]):
+        def __len__(self) -> int:
+            return 1
+
+    monkeypatch.setattr("postseal.core.cms.lines._buffers", Taken())
+    assert b"".join(base64_blocks([b"x"])) == b"eA==\r\n"

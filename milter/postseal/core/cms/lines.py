@@ -53,7 +53,11 @@ _buffers: list[bytearray] = []
 
 def base64_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Octets in chunks of any size -> base64 in CRLF lines; every block is whole lines and at most 65 520 octets."""
-    buffer = _buffers.pop() if _buffers else bytearray(BLOCK)
+    try:
+        # Asked first, another thread could take the last one in between.
+        buffer = _buffers.pop()
+    except IndexError:
+        buffer = bytearray(BLOCK)
     room = memoryview(buffer)
     filled = 0
     try:

@@ -51,7 +51,10 @@ def _around(head: bytes, middle: Iterable[bytes], tail: bytes) -> Iterator[bytes
 
 def _lines(head: bytes, chunks: Iterable[bytes], length: int, sealer: ContentSealer) -> Iterator[bytes]:
     # One piece behind all but the last octet of a block, and what the cipher wants to have free behind that.
-    buffer = _buffers.pop() if _buffers else bytearray(BLOCK + PIECE + 16)
+    try:
+        buffer = _buffers.pop()
+    except IndexError:
+        buffer = bytearray(BLOCK + PIECE + 16)
     try:
         yield from _through(memoryview(buffer), head, chunks, length, sealer)
     finally:
