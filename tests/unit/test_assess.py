@@ -13,12 +13,14 @@ from postseal.app.assess import Assessor
 from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.assess import Candidate, Origin
 from postseal.core.certs import Certificate
+from postseal.core.ciphers import Remembered
 from postseal.core.clock import clock_fault
 from postseal.core.crl import parse_crl
 from postseal.core.errors import Unavailable
 from postseal.core.evidence import CrlEvidence, Evidence, NoAnswer, Orphan, Question
 from postseal.core.path import Anchor, Path, PathFault, PathSettings
 from postseal.core.revocation import RevocationSettings, Status
+from postseal.core.suite import Suite
 from support.pki import DAY, HOUR, NOW, Authority, Leaf, authority, name, pointers, usage
 
 URL = "http://ca.example.test/sub.crl"
@@ -405,3 +407,19 @@ def test_lookup_hears_now_and_then_of_what_is_in_use() -> None:
     world.publish(revoked=[alice], number=2)
     assessor.assess(ALICE, NOW + timedelta(hours=14))
     assert world.told[4].certificate == alice.certificate
+
+
+def test_a_word_that_is_learnt_counts_at_once() -> None:
+    """ALG-2: also when it came in the same second, from the same signer, as one that was used a moment ago."""
+    world, _ = with_alice()
+    world.publish()
+    words = iter([Remembered((), NOW, "ab" * 32, NOW, frozenset(best)) for best in ((), Suite)])
+
+    class Memory:
+        def remembered(self, mailbox: Mailbox) -> Remembered | None:
+            return next(words, None)
+
+    assessor = Assessor(world, Trust(world), world, world, PathSettings(), RevocationSettings(), memory=Memory())
+    found = [assessor.assess(ALICE, NOW) for _ in range(3)]
+    assert [f.remembered and f.remembered.best for f in found] == [frozenset(), frozenset(Suite), None]
+    assert found[0].assessed is found[1].assessed is found[2].assessed

@@ -108,18 +108,16 @@ class Assessor:
             generation = (self._trust.generation(), -1)
         # Origin and helpers too: a certificate may be pinned, or get its intermediate, without changing itself.
         helpers = (f.fingerprint for c in candidates for f in c.extra)
-        word = (f"{remembered.signer} {remembered.learnt_at}",) if remembered is not None else ()
-        key = (str(mailbox), *(f"{c.origin} {c.certificate.fingerprint}" for c in candidates), *helpers, *word)
+        key = (str(mailbox), *(f"{c.origin} {c.certificate.fingerprint}" for c in candidates), *helpers)
         with self._lock:
             kept = self._kept.get(key)
-        if kept is not None and kept.usable(generation, at):
-            return kept.value
-        assessment, until = self._judge_all(candidates, mailbox, at)
-        if remembered is not None:
-            assessment = replace(assessment, remembered=remembered)
-        with self._lock:
-            self._kept[key] = _Kept(assessment, generation, at, until)
-        return assessment
+        if kept is None or not kept.usable(generation, at):
+            assessment, until = self._judge_all(candidates, mailbox, at)
+            kept = _Kept(assessment, generation, at, until)
+            with self._lock:
+                self._kept[key] = kept
+        # What is remembered isn't judged, so it isn't kept either: the store has the latest.
+        return replace(kept.value, remembered=remembered) if remembered is not None else kept.value
 
     def fetch(self, questions: Sequence[Question | Orphan], budget: float, message: str = "") -> Future[None]:
         """Have missing evidence fetched; done when stored or when ``budget`` seconds are over. Never raises.
