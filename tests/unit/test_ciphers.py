@@ -263,3 +263,26 @@ def test_one_suite_for_several() -> None:
     assert common([gcm.others, gcm.others]) is GCM256
     assert common([(GCM256,), (CBC256,)]) is None
     assert common([]) is None
+
+
+def test_a_hash_that_the_key_has_no_room_for_is_not_chosen() -> None:
+    """RFC 8017 §7.1.1: with [revocation] weak_keys short keys are let through; what can't be done must not be promised."""
+    short = leaf("rsa1024")
+    for hashes, expected in ((("sha512", "sha384"), PKCS1), (("sha512", "sha256"), OAEP), ((), PKCS1)):
+        assert pair(choose(CipherRule(), short, known_of(short, signed(CBC256, *hashes))))[1] is expected
+    assert pair(choose(CipherRule(Pack.FIPS), short, known_of(short, signed("sha512"))))[1] is OAEP
+    refused = choose(CipherRule(transport=KeyTransport.OAEP_SHA512), short, Known())
+    assert isinstance(refused, NoFit)
+    assert refused.detail == "its RSA key of 1024 bits is too short for oaep-sha512, but the rule says so"
+    assert pair(choose(CipherRule(transport=KeyTransport.OAEP_SHA512), leaf("rsa2048"), Known()))[1] == "oaep-sha512"
+
+
+def test_the_rule_names_the_hash_where_a_key_for_oaep_only_names_none() -> None:
+    """RFC 4055 §1.2: without parameters the choice is the sender's: the rule's, else by what the recipient reads."""
+    longest = KeyTransport.OAEP_SHA512
+    for parameters in (b"", b"\x05\x00"):
+        free = _oaep_only(parameters)
+        assert pair(choose(CipherRule(transport=longest), free, Known()))[1] is longest
+        assert pair(choose(CipherRule(transport=PKCS1), free, Known()))[1] is OAEP
+        assert pair(choose(CipherRule(Pack.LEGACY), free, Known()))[1] is OAEP
+        assert pair(choose(CipherRule(), free, known_of(free, signed("sha512"))))[1] is longest

@@ -22,7 +22,17 @@ from postseal.core.der import Cursor, tlv
 from postseal.core.errors import BadData
 from postseal.core.oaep import demanded, oaep
 from postseal.core.suite import KeyTransport, Suite, Wrap
-from support.cms import BRAINPOOL, KINDS, cleared, oaep_recipient, recipient, sealed, sealed_parts
+from support.cms import (
+    BRAINPOOL,
+    KINDS,
+    cleared,
+    oaep_recipient,
+    recipient,
+    root,
+    sealed,
+    sealed_parts,
+    with_spki,
+)
 from support.pki import Leaf
 
 ALL = (*KINDS, *BRAINPOOL, "x25519")
@@ -263,3 +273,14 @@ def test_a_kem_recipient_is_recognised_and_named() -> None:
         assert [(each["algorithm"], each["subject_key_id"]) for each in found] == [(name, "0102")]
     (broken,) = [each for each in inspect(kem_message(None))["cms"]["recipients"] if "enc" in each["kind"]]
     assert broken["algorithm"] is None
+
+
+def test_a_key_that_nothing_can_be_encrypted_for_is_bad_data() -> None:
+    """RFC 8017 §7.1.1, RFC 7748 §6.1: no room for the padding; a point of small order, with which the secret is zero."""
+    short = root().issue("short@example.test", kind="rsa1024")
+    with pytest.raises(BadData, match=r"certificate [0-9a-f]{16}: nothing can be encrypted for its key"):
+        sealed(Suite.AES_256_GCM, [short], b"x", Wrap(KeyTransport.OAEP_SHA512))
+    good = recipient("x25519")
+    for point in (bytes(32), b"\x01" + bytes(31)):
+        with pytest.raises(BadData, match="nothing can be encrypted for its key"):
+            sealed(Suite.AES_256_CBC, [with_spki(good, good.certificate.spki[:-32] + point)], b"x")

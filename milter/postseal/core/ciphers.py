@@ -21,8 +21,8 @@ from postseal.core.capabilities import (
     weak_only,
 )
 from postseal.core.certs import Certificate
-from postseal.core.der import BadDer, Cursor
-from postseal.core.profile import key_kind
+from postseal.core.der import NULL, BadDer, Cursor, tlv
+from postseal.core.profile import key_kind, rsa_modulus
 from postseal.core.suite import KeyTransport, Suite
 
 
@@ -276,26 +276,45 @@ def _transport(rule: CipherRule, certificate: Certificate, known: Known) -> tupl
         if terms.curves is not None and kind not in terms.curves:
             return NoFit("cipher.key-excluded", f"ciphers={rule.pack} doesn't allow keys of kind {kind}")
         return None
-    if kind == "RSA-OAEP":
+    only_oaep, parameters = kind == "RSA-OAEP", b""
+    if only_oaep:
         # ALG-4, RFC 4055 §4.1: such a key is used with OAEP only, and with the parameters that it names.
-        asked = oaep_transport(_key_parameters(certificate))
+        parameters = _key_parameters(certificate)
+        asked = oaep_transport(parameters)
         if asked is None:
             return NoFit(
                 "cipher.key-excluded", "its key asks for RSAES-OAEP with parameters that postseal doesn't write"
             )
-        return asked, f"{asked} because the key asks for it"
-    if rule.transport is not None:
-        return rule.transport, f"{rule.transport} because the rule says so"
-    listed = transports(known.capabilities)
-    if terms.oaep_only or (listed and terms.transport is None):
+        # RFC 4055 §1.2: where it names none, the sender chooses the hash.
+        if parameters not in (b"", tlv(NULL)):
+            return _fitting(asked, certificate, "the key asks for it")
+    if rule.transport is not None and not (only_oaep and rule.transport is KeyTransport.PKCS1):
+        return _fitting(rule.transport, certificate, "the rule says so")
+    listed = {t for t in transports(known.capabilities) if _fits(t, certificate)}
+    if only_oaep or terms.oaep_only or (listed and terms.transport is None):
         # ALG-4: SHA-256 unless the recipient names only a longer one.
         best = next((t for t in _OAEP if t in listed), KeyTransport.OAEP_SHA256)
-        why = f"the recipient reads it ({known.words})" if listed else f"ciphers={rule.pack} demands it"
-        return best, f"{best} because {why}"
+        demand = "the key asks for it" if only_oaep else f"ciphers={rule.pack} demands it"
+        return best, f"{best} because {f'the recipient reads it ({known.words})' if listed else demand}"
     return KeyTransport.PKCS1, f"{KeyTransport.PKCS1} because nothing says that the recipient reads OAEP"
 
 
 _OAEP = (KeyTransport.OAEP_SHA256, KeyTransport.OAEP_SHA384, KeyTransport.OAEP_SHA512)
+
+
+def _fitting(transport: KeyTransport, certificate: Certificate, why: str) -> tuple[KeyTransport, str] | NoFit:
+    if _fits(transport, certificate):
+        return transport, f"{transport} because {why}"
+    bits = rsa_modulus(certificate).bit_length()
+    return NoFit("cipher.key-excluded", f"its RSA key of {bits} bits is too short for {transport}, but {why}")
+
+
+def _fits(transport: KeyTransport, certificate: Certificate) -> bool:
+    """RFC 8017 §7.1.1: is the modulus long enough for the padding around the longest content key? 2048 bits always are."""
+    if transport is KeyTransport.PKCS1:
+        return True
+    longest = max(suite.key_length for suite in Suite)
+    return -(-rsa_modulus(certificate).bit_length() // 8) >= longest + 2 * (int(transport[-3:]) // 8) + 2
 
 
 def _key_parameters(certificate: Certificate) -> bytes:

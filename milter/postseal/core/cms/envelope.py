@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier as Oid
 
 from postseal.core.cms import structures as cms
 from postseal.core.cms.content import TAG_LENGTH, check_lengths
-from postseal.core.cms.recipients import recipient
+from postseal.core.cms.recipients import Recipient, recipient
 from postseal.core.errors import BadData
 from postseal.core.policy import Cleared
 from postseal.core.suite import Suite
@@ -33,6 +34,14 @@ def _oid(oid: Oid) -> bytes:
     return asn1.encode_der(cms.PlainAlgorithm(algorithm=oid))[2:]
 
 
+def _info(ready: Recipient, key: bytes, who: Cleared) -> bytes:
+    try:
+        return ready.info(key)
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        # A modulus that is too short for the padding, a point with which nothing can be agreed upon (RFC 7748 §6.1).
+        raise BadData(f"certificate {who.certificate.fingerprint[:16]}: nothing can be encrypted for its key") from exc
+
+
 def envelope(
     suite: Suite, key: bytes, cleared: Sequence[Cleared], iv: bytes, content_length: int, tag: bytes
 ) -> tuple[bytes, bytes]:
@@ -46,7 +55,7 @@ def envelope(
         raise BadData("an envelope needs at least one recipient, and a tag exactly when the suite is GCM")
     ready = [recipient(each) for each in cleared]
     # DER wants a SET OF in order (X.690 §11.6).
-    infos = b"".join(sorted([each.info(key) for each in ready]))
+    infos = b"".join(sorted([_info(each, key, who) for each, who in zip(ready, cleared, strict=True)]))
     recipients = cms.header(0x31, len(infos)) + infos
     tail = asn1.encode_der(tag) if gcm else b""
 

@@ -79,7 +79,7 @@ class KeyAgreeRecipient:
         self._scheme = cms.Scheme(_CURVE_HASH[curve]) if curve else cms.Scheme("sha256", hkdf=True)
 
     def info(self, key: bytes) -> bytes:
-        """DER of the RecipientInfo for a content key."""
+        """DER of the RecipientInfo for a content key. Raises ValueError when nothing can be agreed upon with the key."""
         shared, originator = _agree(self._public)
         # RFC 8551 §2.3: the wrap key has the size of the content key.
         algorithm, wrap = _algorithm(self._scheme, len(key))

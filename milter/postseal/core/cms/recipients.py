@@ -28,7 +28,7 @@ class Recipient(Protocol):
         """The least version of an EnvelopedData that holds such a recipient (RFC 5652 §6.1; 3 for OtherRecipientInfo)."""
 
     def info(self, key: bytes) -> bytes:
-        """DER of the RecipientInfo, with its tag in the CHOICE, that wraps a content key."""
+        """DER of the RecipientInfo, with its tag in the CHOICE, that wraps a content key. Raises ValueError when it can't."""
 
 
 # How each family wraps. A KEMRecipientInfo (RFC 9629) will be one more line here and one more kind in core.suite.FAMILIES.
