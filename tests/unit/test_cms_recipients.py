@@ -11,7 +11,7 @@ from cryptography.hazmat import asn1
 
 from postseal.app.cms_inspect import inspect
 from postseal.core.certs import load_certificate
-from postseal.core.cms import recipients
+from postseal.core.cms import key_transport, recipients
 from postseal.core.cms import structures as cms
 from postseal.core.cms.built import check_built
 from postseal.core.cms.content import ContentSealer
@@ -206,6 +206,46 @@ class TestNames:
                 if wrong is not people:
                     with pytest.raises(BadData, match="recipients that policy cleared"):
                         check_built(head, tail, len(ciphertext), wrong)
+
+    def test_the_same_recipient_twice_is_noticed(self) -> None:
+        """Whether the key is encrypted for him in the same way or in two: once cleared is once."""
+        for kind, second in itertools.product(("rsa2048", "p256"), (Wrap(), Wrap(KeyTransport.OAEP_SHA256))):
+            once = cleared([recipient(kind)])
+            head, ciphertext, tail = sealed_parts_for([*once, *cleared([recipient(kind)], second)])
+            with pytest.raises(BadData, match="recipients that policy cleared"):
+                check_built(head, tail, len(ciphertext), once)
+
+    def test_another_way_to_encrypt_the_key_than_the_chosen_one_is_noticed(self) -> None:
+        """ALG-4: PKCS #1 v1.5 where OAEP was chosen, another hash, and the content key of a shorter cipher."""
+        for asked, done in itertools.permutations(KeyTransport, 2):
+            head, ciphertext, tail = sealed_parts_for(cleared([recipient()], Wrap(done)))
+            check_built(head, tail, len(ciphertext), cleared([recipient()], Wrap(done)))
+            with pytest.raises(BadData, match="recipients that policy cleared"):
+                check_built(head, tail, len(ciphertext), cleared([recipient()], Wrap(asked)))
+        for kind in ALL:
+            people = cleared([recipient(kind)])
+            head, ciphertext, tail = sealed_parts_for(people)
+            # Another cipher of the same mode: its key has another length than what was wrapped by key agreement.
+            other = head.replace(bytes.fromhex("60864801650304012a"), bytes.fromhex("608648016503040102"))
+            assert other != head
+            if kind != "rsa2048":
+                with pytest.raises(BadData, match="malformed"):
+                    check_built(other, tail, len(ciphertext), people)
+
+    def test_a_content_key_in_clear_is_noticed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """THR-14: whatever went wrong when it should have been encrypted."""
+        people = cleared([recipient()])
+        right = key_transport.KeyTransRecipient.info
+
+        def wrong(self: key_transport.KeyTransRecipient, key: bytes) -> bytes:
+            info = asn1.decode_der(cms.KeyTransRecipientInfo, right(self, key))
+            info.encrypted_key = key
+            return asn1.encode_der(info)
+
+        monkeypatch.setattr(key_transport.KeyTransRecipient, "info", wrong)
+        head, ciphertext, tail = sealed_parts_for(people)
+        with pytest.raises(BadData, match="recipients that policy cleared"):
+            check_built(head, tail, len(ciphertext), people)
 
     def test_a_key_identifier_of_somebody_else_is_noticed(self) -> None:
         leaf, other = recipient(), recipient("rsa2048", 1)

@@ -1,4 +1,5 @@
-"""What was built is read back before it is sent: its lengths fit, and it is for those recipients and nobody else."""
+"""What was built is read back before it is sent: its lengths fit, and it is for those recipients and nobody else, with the
+content key encrypted for each in the way that was chosen for him."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from cryptography.x509 import ObjectIdentifier as Oid
 
 from postseal.core.cms import structures as cms
 from postseal.core.cms.content import TAG_LENGTH
+from postseal.core.cms.key_transport import expected
 from postseal.core.errors import BadData
 from postseal.core.policy import Cleared
 from postseal.core.profile import profile
@@ -78,11 +80,18 @@ def check_built(head: bytes, tail: bytes, content_length: int, cleared: Sequence
         raise BadData("the sealed message that was built isn't for the recipients that policy cleared")
 
 
-def _wanted(cleared: Cleared) -> bytes:
-    """How a recipient is to be named: content of IssuerAndSerialNumber or of the subjectKeyIdentifier behind its tag."""
+# How a recipient is named: content of IssuerAndSerialNumber or of the subjectKeyIdentifier behind its tag; and for an RSA key
+# the content of keyEncryptionAlgorithm and the length of the encrypted key.
+_Found = tuple[bytes, bytes, int]
+
+
+def _wanted(cleared: Cleared) -> _Found:
+    certificate = cleared.certificate
     if cleared.wrap.by_key_id:
-        return _BY_KEY_ID + (profile(cleared.certificate).subject_key_id or b"")
-    return _issuer_and_serial(cleared.certificate.issuer_and_serial)
+        name = _BY_KEY_ID + (profile(certificate).subject_key_id or b"")
+    else:
+        name = _issuer_and_serial(certificate.issuer_and_serial)
+    return name, *expected(certificate, cleared.wrap.transport)
 
 
 def _issuer_and_serial(der: bytes) -> bytes:
@@ -90,8 +99,8 @@ def _issuer_and_serial(der: bytes) -> bytes:
     return _SEQUENCE + der[2 + (der[1] & 0x7F if der[1] & 0x80 else 0) :]
 
 
-def _read_back(head: bytes, tail: bytes, content_length: int) -> list[bytes]:
-    """The recipient identifiers of an envelope, sorted, in the form of ``_wanted``. Raises ValueError."""
+def _read_back(head: bytes, tail: bytes, content_length: int) -> list[_Found]:
+    """The recipients of an envelope, sorted, in the form of ``_wanted``. Raises ValueError."""
     total = len(head) + content_length + len(tail)
     walk = _Headers(head)
 
@@ -120,28 +129,31 @@ def _read_back(head: bytes, tail: bytes, content_length: int) -> list[bytes]:
     elif tail:
         raise ValueError("something follows the content")
     infos = asn1.decode_der(_Recipients, cms.header(0x30, len(recipients)) + recipients).infos.as_list()
-    return sorted([name for info in infos for name in _names(info)])
+    return sorted([found for info in infos for found in _found(info, cms.CONTENT_CIPHERS[cipher][1])])
 
 
 def _oid(der: bytes) -> Oid:
     return asn1.decode_der(Oid, der)
 
 
-def _names(info: _KeyTrans | cms.KeyAgreeRecipientInfo) -> list[bytes]:
+def _found(info: _KeyTrans | cms.KeyAgreeRecipientInfo, key_length: int) -> list[_Found]:
     """Raises ValueError."""
     if isinstance(info, _KeyTrans):
         tag = info.rid.tag_bytes
         # RFC 5652 §6.2.1: the version follows the form of the identifier.
         if tag != (_BY_KEY_ID if info.version else _SEQUENCE) or info.version not in (0, 2):
             raise ValueError("a recipient isn't named by issuer and serial number or by key identifier")
-        return [tag + info.rid.data]
-    found = []
+        return [(tag + info.rid.data, bytes(info.key_encryption_algorithm.data), len(info.encrypted_key))]
+    found: list[_Found] = []
     for each in info.recipient_encrypted_keys:
+        # AES key wrap makes it one block of 8 octets longer.
+        if len(each.encrypted_key) != key_length + 8:
+            raise ValueError("a wrapped key has the wrong length")
         rid = each.rid
         if isinstance(rid, cms.IssuerAndSerialNumber):
-            found.append(_issuer_and_serial(asn1.encode_der(rid)))
+            found.append((_issuer_and_serial(asn1.encode_der(rid)), b"", 0))
         else:
-            found.append(_BY_KEY_ID + rid.subject_key_identifier)
+            found.append((_BY_KEY_ID + rid.subject_key_identifier, b"", 0))
     if info.version != 3 or not found:
         raise ValueError("a key agreement recipient without a key")
     return found

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from postseal.core.certs import Certificate
 from postseal.core.cms import structures as cms
+from postseal.core.der import SEQUENCE, Cursor
 from postseal.core.errors import BadData
 from postseal.core.oaep import Oaep, demanded, oaep
-from postseal.core.profile import key_kind, rsa_key
+from postseal.core.profile import key_kind, rsa_key, rsa_modulus
 from postseal.core.suite import KeyTransport, Wrap
 
 KDF_HASHES: dict[str, hashes.HashAlgorithm] = {
@@ -61,8 +64,25 @@ def prepare(certificate: Certificate, rid: cms.RecipientIdentifier, wrap: Wrap) 
     public = rsa_key(certificate)
     if public is None:
         raise BadData(f"certificate {certificate.fingerprint[:16]}: its RSA key can't be used")
-    chosen = None if wrap.transport is KeyTransport.PKCS1 else oaep(wrap.transport)
+    return KeyTransRecipient(public, rid, _chosen(certificate, wrap.transport))
+
+
+def _chosen(certificate: Certificate, transport: KeyTransport) -> Oaep | None:
+    chosen = None if transport is KeyTransport.PKCS1 else oaep(transport)
     if key_kind(certificate) == "RSA-OAEP":
         # RFC 4055 §1.2: such a key is for RSAES-OAEP only, and where it has parameters, for these.
-        chosen = demanded(certificate.spki) or chosen or oaep(KeyTransport.OAEP_SHA256)
-    return KeyTransRecipient(public, rid, chosen)
+        return demanded(certificate.spki) or chosen or oaep(KeyTransport.OAEP_SHA256)
+    return chosen
+
+
+@lru_cache(maxsize=4096)
+def expected(certificate: Certificate, transport: KeyTransport) -> tuple[bytes, int]:
+    """What the RecipientInfo for a certificate must hold: the content of keyEncryptionAlgorithm, octets of the encrypted key.
+
+    Empty and 0 for a key that isn't RSA.
+    """
+    if rsa_key(certificate) is None:
+        return b"", 0
+    chosen = _chosen(certificate, transport)
+    identifier = Cursor(_PKCS1 if chosen is None else chosen.identifier)
+    return identifier.content(SEQUENCE), -(-rsa_modulus(certificate).bit_length() // 8)
