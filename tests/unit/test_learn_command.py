@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
+from base64 import b64decode, encodebytes
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,7 @@ from postseal.core.assess import Origin
 from postseal.core.capabilities import OURS, SUITE_OIDS, Capability, encode_capabilities
 from postseal.core.cms.clearsign import Entity, clear_signed
 from postseal.core.cms.signing import Signer, Signing
+from postseal.core.der import SEQUENCE, Cursor, context, tlv
 from postseal.core.message import Field
 from postseal.core.suite import Suite
 from postseal.shell.cli.main import main
@@ -277,3 +280,43 @@ def test_the_certificate_that_the_signer_prefers(shell: Shell) -> None:
     (found,) = shell.learn(mail(signing, encryption=strange, at=NOW - timedelta(hours=2)))
     assert found["sha256"] == ""
     assert "can't be used to seal" in found["notes"][0]
+
+
+def _forged(real: Leaf, serial: int) -> Leaf:
+    """The name that the real certificate has, and everything in it, by somebody else's hand."""
+    forger = authority("Learn Root", kind="p256", not_before=NOW - 400 * DAY, not_after=NOW + 400 * DAY)
+    return forger.issue("alice@example.test", slot=("f", serial), serial=real.certificate.serial, **VALID)
+
+
+def test_a_namesake_of_the_preferred_certificate_teaches_nothing(shell: Shell) -> None:
+    """THR-19: certificates stand outside of the signature, so whoever has one signed message can put others into it. Twenty of
+    these would have been all that the milter looks at, none of them usable: mail in clear, where a rule allows that.
+    """
+    signing = root().issue("alice@example.test", slot="s2", key_usage=usage("digital_signature"), **VALID)
+    sealing = root().issue("alice@example.test", slot="e2", key_usage=usage("key_encipherment"), **VALID)
+    message = mail(signing, encryption=sealing)
+    (found,) = shell.learn(message)
+    assert found["sha256"] == sealing.certificate.fingerprint
+    for number in range(2):
+        forged = _forged(sealing, number).certificate
+        assert (forged.issuer, forged.serial) == (sealing.certificate.issuer, sealing.certificate.serial)
+        spoilt = resigned(message, sealing.certificate.der, forged.der)
+        (found,) = shell.learn(spoilt)
+        assert found["sha256"] == ""
+        assert "can't be used to seal" in found["notes"][0]
+    both = resigned(message, sealing.certificate.der, forged.der + sealing.certificate.der)
+    (found,) = shell.learn(both)
+    assert found["sha256"] == sealing.certificate.fingerprint, "found among namesakes"
+    assert {c.certificate for c in shell.store.candidates(ALICE)} == {sealing.certificate}
+
+
+def resigned(message: bytes, old: bytes, new: bytes) -> bytes:
+    """The message with other certificates in its SignedData; the signature itself stays."""
+    head, middle, tail = re.split(rb"(?s)(?<=smime.p7s\r\n\r\n)(.*?)(?=\r\n--cut-here--)", message, maxsplit=1)
+    top = Cursor(b64decode(middle)).enter()
+    kind = top.raw()
+    signed = top.enter(context(0)).enter()
+    front = b"".join(signed.raw() for _ in range(3))
+    certificates = signed.content(context(0)).replace(old, new)
+    body = tlv(SEQUENCE, front, tlv(context(0), certificates), signed.raw())
+    return head + encodebytes(tlv(SEQUENCE, kind, tlv(context(0), body))).replace(b"\n", b"\r\n").rstrip() + tail

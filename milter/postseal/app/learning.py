@@ -7,20 +7,25 @@ revoked. No effects.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 from postseal.app.cms_verify import SignatureReport, SignatureVerdict, SignerReport
+from postseal.app.verify import Outcome, Report, Request, verify_with
 from postseal.core.address import Mailbox
 from postseal.core.capabilities import parse_capabilities
 from postseal.core.certs import Certificate
 from postseal.core.ciphers import Remembered
 from postseal.core.der import BadDer, Cursor, context
 from postseal.core.errors import BadData
-from postseal.core.fitness import addresses, fitness
+from postseal.core.fitness import fitness
 from postseal.core.path import Path
+from postseal.core.reasons import reason
 from postseal.core.revocation import Status
 from postseal.core.verdict import OnNoneDeclared
+
+_MOST_NAMESAKES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +51,17 @@ class Terms:
     x25519: bool = False
 
 
-def learn(reports: Sequence[SignatureReport], terms: Terms) -> Lesson:
-    """The lesson of the outermost signature that is good. Raises BadData with what is wrong when there is none."""
+def learn(reports: Sequence[SignatureReport], terms: Terms, request: Request) -> Lesson:
+    """The lesson of the outermost signature that is good. Raises BadData with what is wrong when there is none.
+
+    ``request`` says what paths are built from.
+    """
     faults = []
     for report in reports:
         for signer in report.signers:
             fault = _fault(signer, terms)
             if not fault:
-                return _lesson(report, signer, terms)
+                return _lesson(report, signer, terms, request)
             faults.append(fault)
     raise BadData(faults[0] if faults else "nothing in the message is signed")
 
@@ -80,11 +88,13 @@ def _no_source(signer: SignerReport, terms: Terms) -> bool:
     )
 
 
-def _lesson(report: SignatureReport, signer: SignerReport, terms: Terms) -> Lesson:
+def _lesson(report: SignatureReport, signer: SignerReport, terms: Terms, request: Request) -> Lesson:
     mailbox, own = signer.expected, signer.account.certificate
     if mailbox is None or own is None:
         raise ValueError("a signature that is good has a signer")
-    certificate, why = _for_encryption(report, signer, mailbox, own, terms)
+    candidates = (*_preferred(report, signer.account.claims.key_preference), own)
+    request = replace(request, intermediates=(*report.signed.certificates, *request.intermediates))
+    certificate, why = _for_encryption(candidates, mailbox, terms, request)
     word, silence = _word(signer, own, terms)
     return Lesson(mailbox, certificate, word, tuple(note for note in (why, silence) if note))
 
@@ -105,25 +115,32 @@ def _word(signer: SignerReport, own: Certificate, terms: Terms) -> tuple[Remembe
     return Remembered(capabilities, claims.signing_time, own.fingerprint, terms.at), ""
 
 
+def _preferred(report: SignatureReport, preference: bytes) -> tuple[Certificate, ...]:
+    """RFC 8551 §2.5.3: the certificates that the signer may mean, among those that came along.
+
+    These aren't covered by the signature: whoever passes a message on can add one that bears the same name.
+    """
+    named = (c for c in report.signed.certificates if preference and prefers(preference, c))
+    return tuple(islice(named, _MOST_NAMESAKES))
+
+
 def _for_encryption(
-    report: SignatureReport, signer: SignerReport, mailbox: Mailbox, own: Certificate, terms: Terms
+    candidates: Sequence[Certificate], mailbox: Mailbox, terms: Terms, request: Request
 ) -> tuple[Certificate | None, str]:
-    """RFC 8551 §2.5.3: the certificate that the signer prefers, among those that came along; else his own."""
-    wanted = signer.account.claims.key_preference
-    preferred = next((c for c in report.signed.certificates if wanted and prefers(wanted, c)), None)
-    why = ""
-    for certificate in dict.fromkeys(c for c in (preferred, own) if c is not None):
-        # Its path and status are judged whenever mail is sealed for it.
+    """The first that may be used for ``mailbox``; or why none may."""
+    faults = []
+    for certificate in dict.fromkeys(candidates):
         found = fitness(certificate, mailbox, terms.at, weak_keys=terms.weak_keys, x25519=terms.x25519)
-        unfit = [f for f in found if f.fatal]
-        if not unfit and addresses(certificate).match(mailbox) is not None:
+        report = verify_with(certificate, request, found, terms.at)
+        # THR-19: without a path it is anybody's. Its status is judged again whenever mail is sealed for it.
+        if report.outcome in (Outcome.GOOD, Outcome.UNKNOWN):
             return certificate, ""
-        why = (
-            why or f"certificate sha256:{certificate.fingerprint[:16]} can't be used to seal: {unfit[0].detail}"
-            if unfit
-            else why
-        )
-    return None, why
+        faults.append(f"certificate sha256:{certificate.fingerprint[:16]} can't be used to seal: {_words(report)}")
+    return None, faults[0]
+
+
+def _words(report: Report) -> str:
+    return report.detail or reason(report.reason).sentence
 
 
 def prefers(preference: bytes, certificate: Certificate) -> bool:

@@ -85,6 +85,7 @@ def _one(config: Config, judge: Judge, name: str, message: bytes) -> _Learnt:
             lambda request: learn(
                 [layer.signature for layer in open_message(message, Opening(request, at)).layers if layer.signature],
                 terms,
+                request,
             )
         )
     except BadData as exc:
