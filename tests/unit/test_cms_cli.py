@@ -171,12 +171,15 @@ def test_keys_that_cannot_be_used_are_named(files: dict[str, str], tmp_path: Pat
     good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
     good.write_bytes(b"correct horse\nsecond line\n")
     bad.write_bytes(b"wrong\n")
+    empty = tmp_path / "empty.txt"
+    empty.write_bytes(b"\n")
     assert postseal("open", "--key", str(locked), "--passphrase-file", str(good), stdin=sealed).stdout == MESSAGE
     cases = (
         ((str(locked),), 65, "is encrypted"),
         ((str(locked), "--passphrase-file", str(bad)), 65, "passphrase is wrong"),
         ((str(locked), "--passphrase-file", str(tmp_path / "none")), 69, "No such file"),
         ((files["rsa.key"], "--passphrase-file", str(good)), 65, "isn't encrypted"),
+        ((str(locked), "--passphrase-file", str(empty)), 65, "locked.key: the passphrase is empty"),
         ((files["rsa.crt"],), 65, "can't be read"),
         ((files["rsa.key"], "--certificate", files["p256.crt"]), 65, "isn't for this key"),
         ((files["p256.key"],), 65, "can't be decrypted"),

@@ -154,10 +154,7 @@ def test_openssl_s_own_mail(shell: Shell) -> None:
 
 
 def test_from_standard_input(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stdin:
-        buffer = io.BytesIO(mail())
-
-    monkeypatch.setattr("sys.stdin", Stdin())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(mail())))
     assert "stdin: alice@example.test: certificate " in shell("cert", "learn")
 
 
@@ -320,3 +317,13 @@ def resigned(message: bytes, old: bytes, new: bytes) -> bytes:
     certificates = signed.content(context(0)).replace(old, new)
     body = tlv(SEQUENCE, front, tlv(context(0), certificates), signed.raw())
     return head + encodebytes(tlv(SEQUENCE, kind, tlv(context(0), body))).replace(b"\n", b"\r\n").rstrip() + tail
+
+
+def test_a_file_that_cannot_be_read_keeps_nobody_from_learning(shell: Shell) -> None:
+    """What was learnt from the others is stored, so it is told too."""
+    nowhere = str(shell.directory / "nowhere.eml")
+    good = shell.directory / "good.eml"
+    good.write_bytes(mail())
+    found = json.loads(shell("cert", "learn", "--json", nowhere, str(good), code=1))["learnt"]
+    assert found[0] == {"source": nowhere, "fault": "No such file or directory"}
+    assert (found[1]["fault"], found[1]["new_certificate"]) == ("", True)

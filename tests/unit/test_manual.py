@@ -15,6 +15,13 @@ def test_the_manual_page_is_that_of_the_parser() -> None:
     assert MANUAL.read_text() == page(), "run: python -m postseal.shell.cli.manual > docs/man/postseal.1"
 
 
+def test_values_and_sentences_are_written_as_a_person_would() -> None:
+    """An option with two values, and a description that is a question."""
+    assert "\\-\\-sign\\-with KEY CERTIFICATE" in page()
+    assert "('" not in page()
+    assert "?." not in page()
+
+
 def test_groff_reads_it_without_a_complaint() -> None:
     done = subprocess.run(
         ["groff", "-t", "-man", "-Tutf8", "-ww", "-P-c", "-P-b", "-P-u", MANUAL], capture_output=True, text=True

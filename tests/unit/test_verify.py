@@ -176,7 +176,7 @@ def test_explain_shows_names_purposes_and_policies(files: Path, capsys: pytest.C
         (["alice.pem", "--policy", "3.2.1"], 64, "--policy '3.2.1': expected an object identifier"),
         (["alice.pem", "--policy", "1.40"], 64, "expected an object identifier"),
         (["alice.pem", "--policy", "1.02"], 64, "expected an object identifier"),
-        (["alice.pem", "--policies", "1.2.3"], 64, "unrecognized"),
+        (["alice.pem", "--policies", "1.2.3"], 64, "no option --policies; did you mean --policy?"),
         (["missing.pem"], 65, "missing.pem: No such file"),
         (["."], 65, ".: Is a directory"),
         (["empty"], 65, "empty: the file is empty"),

@@ -13,6 +13,9 @@ from postseal.core.errors import BadData
 
 def load_key(blob: bytes, passphrase: bytes | None) -> PrivateKeyTypes:
     """A private key in PEM or DER (PKCS#8, or the older forms of RSA and EC keys). Raises BadData."""
+    if passphrase == b"":
+        # The library takes an empty one for none.
+        raise BadData("the passphrase is empty")
     load = load_der_private_key if blob[:1] == b"\x30" else load_pem_private_key
     try:
         return load(blob, passphrase)

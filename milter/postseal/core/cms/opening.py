@@ -26,7 +26,7 @@ from postseal.core.errors import BadData
 # ALG-6: the one sentence for whatever went wrong once a key is involved.
 CANNOT_OPEN = "the message can't be decrypted: it isn't encrypted to this key, or it is damaged"
 # ALG-7: CBC proves nothing about who wrote it, and parts of it may have been exchanged (EFAIL).
-UNAUTHENTICATED = "AES-CBC doesn't authenticate: without a signature inside, the content may have been changed"
+UNAUTHENTICATED = "CBC doesn't authenticate: without a signature inside, the content may have been changed"
 WEAK_CIPHER = "the content was encrypted with Triple-DES, which is no protection for much content any more (Sweet32)"
 
 _TRIPLE_DES = Oid("1.2.840.113549.3.7")

@@ -23,6 +23,7 @@ from postseal.core.fitness import addresses, fitness, key_family
 from postseal.core.reasons import reason
 from postseal.core.text import escape
 from postseal.shell.cli import learn
+from postseal.shell.cli.files import read_input
 from postseal.shell.cli.main import Parser, add_command
 from postseal.sources.directory.store import Entry
 from postseal.wiring.certificates import certificate_store
@@ -89,7 +90,7 @@ def run_import(args: argparse.Namespace) -> int:
 def _contents(names: list[str], refused: list[Refused]) -> Iterator[tuple[str, bytes]]:
     for name in names:
         if name == "-":
-            yield "stdin", sys.stdin.buffer.read(_MAX_FILE)
+            yield "stdin", read_input(_MAX_FILE)
             continue
         path = Path(name)
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

@@ -59,13 +59,29 @@ def read_certificate(path: str) -> Certificate:
 
 
 def message_in() -> Iterator[bytes]:
-    while chunk := _read():
+    _prompt()
+    while chunk := read_input(_CHUNK):
         yield chunk
 
 
-def _read() -> bytes:
+def whole_message() -> bytes:
+    """All of standard input, for commands that can do nothing with a part of it."""
+    _prompt()
+    return read_input()
+
+
+def _prompt() -> None:
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        print(
+            "postseal: reading the message from the terminal; Ctrl-D at the beginning of a line ends it",
+            file=sys.stderr,
+        )
+
+
+def read_input(size: int = -1) -> bytes:
+    """From standard input, all that is left or at most ``size`` octets."""
     try:
-        return sys.stdin.buffer.read(_CHUNK)
+        return sys.stdin.buffer.read(size)
     except OSError as exc:
         raise Unavailable(f"standard input: {exc.strerror}") from exc
 
@@ -91,8 +107,6 @@ def message_out(blocks: Iterable[bytes]) -> None:
         for block in even(blocks):
             sys.stdout.buffer.write(block)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
     except OSError as exc:
         raise CannotCreate(f"standard output: {exc.strerror}") from exc
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from postseal.app.cms_inspect import inspect
 from postseal.core.reasons import reason
 from postseal.core.text import escape
+from postseal.shell.cli.files import whole_message
 from postseal.shell.cli.main import add_command
 
 
@@ -26,7 +26,7 @@ def register(commands: Any) -> None:
 
 def run_inspect(args: argparse.Namespace) -> int:
     """``postseal inspect``: exit 0 whatever the message is, 65 when it can't be taken apart."""
-    found = inspect(sys.stdin.buffer.read())
+    found = inspect(whole_message())
     if args.json:
         print(json.dumps(found, indent=2))
         return 0

@@ -18,10 +18,10 @@ from postseal.core.address import Mailbox
 from postseal.core.assess import Origin
 from postseal.core.certs import Certificate
 from postseal.core.ciphers import listed
-from postseal.core.errors import BadData
+from postseal.core.errors import BadData, NotPermitted, Unavailable
 from postseal.core.path import Anchor
 from postseal.core.text import escape
-from postseal.shell.cli.files import message_in, read_file
+from postseal.shell.cli.files import read_file, whole_message
 from postseal.sources.directory.store import CertificateStore
 from postseal.wiring.certificates import certificate_store
 from postseal.wiring.learning import Judge, build_judge
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     anchors = [Anchor(c, name) for name in args.anchor for c in read_certificates(read_file(name), name)]
     judge = build_judge(config, _warn, anchors)
-    found = [_one(config, judge, name, message) for name, message in _messages(args.files or ["-"])]
+    found = [_from(config, judge, name) for name in args.files or ["-"]]
     if args.json:
         print(json.dumps({"learnt": [_as_json(each) for each in found]}, indent=2))
     else:
@@ -63,9 +63,14 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(each.fault for each in found) else 0
 
 
-def _messages(names: list[str]) -> Iterator[tuple[str, bytes]]:
-    for name in names:
-        yield ("stdin", b"".join(message_in())) if name == "-" else (name, read_file(name))
+def _from(config: Config, judge: Judge, name: str) -> _Learnt:
+    """One file; where it can't be read, the others are learnt from all the same."""
+    source = "stdin" if name == "-" else name
+    try:
+        message = whole_message() if name == "-" else read_file(name)
+    except (NotPermitted, Unavailable) as exc:
+        return _Learnt(source, fault=str(exc).removeprefix(f"{name}: "))
+    return _one(config, judge, source, message)
 
 
 def _one(config: Config, judge: Judge, name: str, message: bytes) -> _Learnt:

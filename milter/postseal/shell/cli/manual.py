@@ -125,11 +125,13 @@ def _positional(action: argparse.Action) -> str:
 def _metavar(action: argparse.Action) -> str:
     if action.choices and not action.metavar:
         return "{" + ",".join(map(str, action.choices)) + "}"
+    if isinstance(action.metavar, tuple):
+        return " ".join(action.metavar)
     return str(action.metavar or action.dest.upper())
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}{'' if text.endswith('?') else '.'}" if text else ""
 
 
 def _roff(text: str) -> str:
