@@ -423,3 +423,29 @@ def test_a_word_that_is_learnt_counts_at_once() -> None:
     found = [assessor.assess(ALICE, NOW) for _ in range(3)]
     assert [f.remembered and f.remembered.best for f in found] == [frozenset(), frozenset(Suite), None]
     assert found[0].assessed is found[1].assessed is found[2].assessed
+
+
+def test_many_that_cannot_be_used_do_not_hide_the_one_that_can() -> None:
+    """THR-19: expired ones are looked at last; where there are too many others, mail waits, and doesn't go in clear."""
+    world, alice = with_alice()
+    world.publish()
+    old = [
+        world.sub.issue(
+            "alice@example.test", crl_urls=[URL], not_before=NOW - 90 * DAY, not_after=NOW - DAY
+        ).certificate
+        for _ in range(25)
+    ]
+    world.known = [*old, alice.certificate]
+    found = world.assessor().assess(ALICE, NOW)
+    assert found.error == ""
+    assert found.assessed[0].candidate.certificate == alice.certificate
+    stranger = authority("Stranger")
+    strange = [stranger.issue("alice@example.test").certificate for _ in range(20)]
+    assessor = world.assessor()
+    world.known = strange
+    assert assessor.assess(ALICE, NOW).error == ""
+    world.known = [*strange, alice.certificate]
+    found = assessor.assess(ALICE, NOW)
+    assert found.error == "alice@example.test has 1 valid certificates more than are looked at (20)"
+    world.known = [alice.certificate, *strange]
+    assert assessor.assess(ALICE, NOW).error == ""

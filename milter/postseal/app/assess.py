@@ -98,7 +98,7 @@ class Assessor:
     def assess(self, mailbox: Mailbox, at: datetime) -> Assessment:
         """Judge every candidate certificate of ``mailbox`` at ``at``. Never raises for a store that can't be read."""
         try:
-            candidates = self._directory.candidates(mailbox)[:_MAX_CANDIDATES]
+            candidates, left_out = _looked_at(self._directory.candidates(mailbox), at)
             remembered = self._memory.remembered(mailbox) if self._memory is not None and candidates else None
         except Unavailable as exc:
             return Assessment(error=str(exc))
@@ -108,11 +108,15 @@ class Assessor:
             generation = (self._trust.generation(), -1)
         # Origin and helpers too: a certificate may be pinned, or get its intermediate, without changing itself.
         helpers = (f.fingerprint for c in candidates for f in c.extra)
-        key = (str(mailbox), *(f"{c.origin} {c.certificate.fingerprint}" for c in candidates), *helpers)
+        key = (str(mailbox), *(f"{c.origin} {c.certificate.fingerprint}" for c in candidates), *helpers, str(left_out))
         with self._lock:
             kept = self._kept.get(key)
         if kept is None or not kept.usable(generation, at):
             assessment, until = self._judge_all(candidates, mailbox, at)
+            if left_out and not any(map(_may_do, assessment.assessed)):
+                # THR-19: many that can't be used must not hide the one that can, so that mail would go in clear.
+                error = f"{mailbox} has {left_out} valid certificates more than are looked at ({_MAX_CANDIDATES})"
+                assessment = replace(assessment, error=assessment.error or error)
             kept = _Kept(assessment, generation, at, until)
             with self._lock:
                 self._kept[key] = kept
@@ -242,6 +246,15 @@ class Assessor:
             return self._evidence.evidence(question)
         except Unavailable as exc:
             return (NoAnswer("", "rev.store-unavailable", str(exc), at),)
+
+
+def _looked_at(candidates: tuple[Candidate, ...], at: datetime) -> tuple[tuple[Candidate, ...], int]:
+    """As many as may cost time, in the order given, but those that are expired last; and how many others are valid now."""
+    if len(candidates) <= _MAX_CANDIDATES:
+        return candidates, 0
+    ordered = sorted(candidates, key=lambda c: c.certificate.not_after < at)
+    left_out = [c for c in ordered[_MAX_CANDIDATES:] if c.certificate.not_after >= at]
+    return tuple(ordered[:_MAX_CANDIDATES]), len(left_out)
 
 
 def _may_do(assessed: Assessed) -> bool:
