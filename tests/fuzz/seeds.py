@@ -1,4 +1,6 @@
-"""Makes the seeds again: what postseal and openssl write, for the two keys that lie beside them. Run it when a form is added.
+"""Makes the seeds again: what postseal and openssl write for the two keys that lie beside them, and what other programs write.
+
+Run it when a form is added.
 
 Seeds are kept, not made for each run, so that the bounded run in the tests is the same every time.
 """
@@ -6,8 +8,10 @@ Seeds are kept, not made for each run, so that the bounded run in the tests is t
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,6 +28,11 @@ from postseal.core.cms.content import ContentSealer
 from postseal.core.cms.envelope import envelope
 from postseal.core.policy import clear_by_operator
 from postseal.core.suite import Suite
+from support.readers.bouncycastle import BouncyCastle
+from support.readers.correspondents import correspondents
+from support.readers.gpgsm import Gpgsm
+from support.readers.matrix import CASES, written
+from support.readers.nss import Nss
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "fuzz"
 TEXT = b"Content-Type: text/plain\r\n\r\nattack at dawn\r\n"
@@ -100,6 +109,28 @@ def theirs() -> None:
     keep("signed", "two", openssl(*by_ec, "-signer", rsa, "-inkey", str(DATA / "rsa.key"), "-nodetach", given=TEXT))
 
 
+def interop() -> None:
+    """What the other programs of the matrix write, each form with one cipher of each kind."""
+    wanted = {case.name for case in CASES if case.envelope is None or case.envelope.suite in _SUITES}
+    with tempfile.TemporaryDirectory(prefix="gs") as short, tempfile.TemporaryDirectory() as folder:
+        homes = [Path(folder, name) for name in ("world", "gpgsm", "bc", "nss")]
+        for home in homes:
+            home.mkdir()
+        world = correspondents(homes[0])
+        gpgsm, bouncy_castle = Gpgsm(Path(short), homes[1], world), BouncyCastle(homes[2], world)
+        for program in (gpgsm, bouncy_castle, Nss(homes[3], world)):
+            for case, der in written(program).items():
+                if case in wanted and isinstance(der, bytes):
+                    target = "signed" if der[:40].find(_SIGNED_DATA) > 0 else "enveloped"
+                    keep(target, f"{program.name}-{re.sub('[^a-z0-9]+', '-', case.lower())}", der)
+        bouncy_castle.close()
+        gpgsm.close()
+
+
+_SUITES = (Suite.AES_128_CBC, Suite.AES_256_GCM)
+_SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")
+
+
 if __name__ == "__main__":
     for kind, how in {
         "rsa": ["-algorithm", "RSA"],
@@ -110,3 +141,4 @@ if __name__ == "__main__":
             (DATA / f"{kind}.key").write_bytes(openssl("genpkey", *how))
     ours()
     theirs()
+    interop()
