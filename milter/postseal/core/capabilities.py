@@ -9,16 +9,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from postseal.core.certs import Certificate
-from postseal.core.der import NULL, OID, SEQUENCE, BadDer, Cursor, context, oid_content, tlv
+from postseal.core.der import OID, SEQUENCE, BadDer, Cursor, oid_content, tlv
 from postseal.core.errors import BadData
+from postseal.core.oaep import OID_RSAES_OAEP, parameters, transport_of
 from postseal.core.suite import KeyTransport, Suite
 
 # RFC 4262 §2: the extension has the attribute's OID and syntax.
 EXTENSION = "1.2.840.113549.1.9.15"
 
-# RFC 4055 §2.1 and §4.1, RFC 3565 §4.1, RFC 5084 §3.2.
-_RSAES_OAEP = "1.2.840.113549.1.1.7"
-_MGF1 = "1.2.840.113549.1.1.8"
+# RFC 3565 §4.1, RFC 5084 §3.2.
 _AES = "2.16.840.1.101.3.4.1."
 SUITE_OIDS: dict[Suite, str] = {
     Suite.AES_128_CBC: f"{_AES}2",
@@ -27,8 +26,6 @@ SUITE_OIDS: dict[Suite, str] = {
     Suite.AES_128_GCM: f"{_AES}6",
     Suite.AES_256_GCM: f"{_AES}46",
 }
-_SHA = "2.16.840.1.101.3.4.2."
-_HASH_OID = {"sha1": "1.3.14.3.2.26", "sha256": f"{_SHA}1", "sha384": f"{_SHA}2", "sha512": f"{_SHA}3"}
 _MAX_CAPABILITIES = 128
 _MAX_OCTETS = 16 * 1024
 
@@ -76,11 +73,6 @@ def certificate_capabilities(certificate: Certificate) -> tuple[Capability, ...]
 
 
 _SUITES = {oid: suite for suite, oid in SUITE_OIDS.items()}
-_TRANSPORTS = {
-    "sha256": KeyTransport.OAEP_SHA256,
-    "sha384": KeyTransport.OAEP_SHA384,
-    "sha512": KeyTransport.OAEP_SHA512,
-}
 
 
 def suites(capabilities: Iterable[Capability]) -> frozenset[Suite]:
@@ -90,43 +82,8 @@ def suites(capabilities: Iterable[Capability]) -> frozenset[Suite]:
 
 def transports(capabilities: Iterable[Capability]) -> frozenset[KeyTransport]:
     """The kinds of RSAES-OAEP among them that postseal writes."""
-    found = (oaep_transport(c.parameters) for c in capabilities if c.oid == _RSAES_OAEP)
+    found = (transport_of(c.parameters) for c in capabilities if c.oid == OID_RSAES_OAEP)
     return frozenset(transport for transport in found if transport is not None)
-
-
-def oaep_transport(parameters: bytes) -> KeyTransport | None:
-    """What RSAES-OAEP-params ask for; None when it is something that we don't write, or broken.
-
-    RFC 4055 §4.1: the parameters name the hash function. Without any it is OAEP of whatever kind, and ALG-4 says which.
-    """
-    if not parameters or parameters == tlv(NULL):
-        return KeyTransport.OAEP_SHA256
-    try:
-        return _TRANSPORTS.get(_oaep_hash(parameters))
-    except BadDer:
-        return None
-
-
-def _oaep_hash(parameters: bytes) -> str:
-    """The name of the one hash function that label and MGF1 use, empty when they differ or aren't known. Raises BadDer."""
-    outer = Cursor(parameters)
-    fields = outer.enter()
-    outer.finish()
-    hashes = ["sha1", "sha1"]
-    if fields.peek() == context(0):
-        hashes[0] = _hash_name(fields.enter(context(0)).enter())
-    if fields.peek() == context(1):
-        mask = fields.enter(context(1)).enter()
-        if mask.oid() != _MGF1:
-            return ""
-        hashes[1] = _hash_name(mask.enter())
-    # A label that isn't empty is something else than what we write.
-    return hashes[0] if fields.peek() < 0 and hashes[0] == hashes[1] else ""
-
-
-def _hash_name(algorithm: Cursor) -> str:
-    oid = algorithm.oid()
-    return next((name for name, known in _HASH_OID.items() if known == oid), "")
 
 
 # DES-EDE3-CBC, RC2-CBC, DES-CBC, RC4; and what isn't ours but good: Camellia, AES-CCM, AES-192-GCM, ChaCha20-Poly1305.
@@ -149,10 +106,8 @@ def _algorithm(oid: str, *parameters: bytes) -> bytes:
 
 
 def oaep_capability(hash_name: str) -> Capability:
-    """RFC 4055 §4.1: RSAES-OAEP with one hash function, all written out, and the empty label (which is the default)."""
-    digest = _algorithm(_HASH_OID[hash_name], tlv(NULL))
-    mask = _algorithm(_MGF1, digest)
-    return Capability(_RSAES_OAEP, tlv(SEQUENCE, tlv(context(0), digest), tlv(context(1), mask)))
+    """RFC 4055 §4.1: RSAES-OAEP with one hash function."""
+    return Capability(OID_RSAES_OAEP, parameters(hash_name))
 
 
 def _agreement(scheme: str, wrap: int) -> Capability:

@@ -15,13 +15,13 @@ from functools import lru_cache
 from postseal.core.capabilities import (
     Capability,
     certificate_capabilities,
-    oaep_transport,
     suites,
     transports,
     weak_only,
 )
 from postseal.core.certs import Certificate
 from postseal.core.der import NULL, BadDer, Cursor, tlv
+from postseal.core.oaep import transport_of
 from postseal.core.profile import key_kind, rsa_modulus
 from postseal.core.suite import KeyTransport, Suite
 
@@ -280,7 +280,7 @@ def _transport(rule: CipherRule, certificate: Certificate, known: Known) -> tupl
     if only_oaep:
         # ALG-4, RFC 4055 §4.1: such a key is used with OAEP only, and with the parameters that it names.
         parameters = _key_parameters(certificate)
-        asked = oaep_transport(parameters)
+        asked = transport_of(parameters)
         if asked is None:
             return NoFit(
                 "cipher.key-excluded", "its key asks for RSAES-OAEP with parameters that postseal doesn't write"

@@ -34,13 +34,34 @@ class Oaep:
 
 
 def oaep(transport: KeyTransport) -> Oaep:
-    """ALG-4, RFC 4055 §4.1: the hash, MGF1 with the same hash, both explicit, and the empty label, which DER leaves out."""
+    """What is written for it."""
     name = transport.removeprefix("oaep-")
+    return Oaep(tlv(SEQUENCE, tlv(OID, oid_content(OID_RSAES_OAEP)), parameters(name)), name, name)
+
+
+def parameters(name: str) -> bytes:
+    """ALG-4, RFC 4055 §4.1: the hash, MGF1 with the same hash, both explicit, and the empty label, which DER leaves out."""
     # RFC 4055 §2.1: written with NULL, read with or without.
     digest = tlv(SEQUENCE, tlv(OID, oid_content(_OID_OF[name])), tlv(NULL))
     mask = tlv(SEQUENCE, tlv(OID, oid_content(_OID_MGF1)), digest)
-    parameters = tlv(SEQUENCE, tlv(context(0), digest), tlv(context(1), mask))
-    return Oaep(tlv(SEQUENCE, tlv(OID, oid_content(OID_RSAES_OAEP)), parameters), name, name)
+    return tlv(SEQUENCE, tlv(context(0), digest), tlv(context(1), mask))
+
+
+def transport_of(der: bytes) -> KeyTransport | None:
+    """What RSAES-OAEP-params ask for; None when it is something that we don't write, or broken.
+
+    RFC 4055 §4.1: the parameters name the hash function. Without any it is OAEP of whatever kind, and ALG-4 says which.
+    """
+    if not der or der == tlv(NULL):
+        return KeyTransport.OAEP_SHA256
+    try:
+        outer = Cursor(der)
+        digest, mask, label = _parts(outer.enter())
+        outer.finish()
+    except BadDer:
+        return None
+    name = f"oaep-{_HASHES.get(digest)}" if digest == mask and not label else ""
+    return next((transport for transport in KeyTransport if transport == name), None)
 
 
 @lru_cache(maxsize=512)
@@ -59,21 +80,26 @@ def demanded(spki: bytes) -> Oaep | None:
         algorithm.take(NULL)
         algorithm.finish()
         return None
-    parameters = algorithm.enter()
+    digest, mask, label = _parts(algorithm.enter())
     algorithm.finish()
-    digest = mask = _SHA1
-    label = b""
-    if parameters.peek() == context(0):
-        digest = _digest(parameters.enter(context(0)))
-    if parameters.peek() == context(1):
-        mask = _function(parameters.enter(context(1)))
-    if parameters.peek() == context(2):
-        label = _label(parameters.enter(context(2)))
-    parameters.finish()
     if digest not in _HASHES or mask not in _HASHES:
         raise BadDer(f"RSAES-OAEP with the hash functions {digest} and {mask}")
     # The parameters of the recipient info are those of the key, octet for octet: whoever compares finds them equal.
     return Oaep(identifier, _HASHES[digest], _HASHES[mask], label)
+
+
+def _parts(fields: Cursor) -> tuple[str, str, bytes]:
+    """The OIDs of hash and mask hash, and the label (RFC 4055 §4.1). Raises BadDer."""
+    digest = mask = _SHA1
+    label = b""
+    if fields.peek() == context(0):
+        digest = _digest(fields.enter(context(0)))
+    if fields.peek() == context(1):
+        mask = _function(fields.enter(context(1)))
+    if fields.peek() == context(2):
+        label = _label(fields.enter(context(2)))
+    fields.finish()
+    return digest, mask, label
 
 
 def _digest(outer: Cursor) -> str:
