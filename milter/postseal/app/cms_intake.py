@@ -76,3 +76,16 @@ def canonical(chunks: Iterable[bytes], lf_only: bool) -> Iterator[bytes]:
             yield chunk
     if fault := check.finish():
         raise refuse(fault)
+
+
+def body_again(chunks: Iterator[bytes], lf_only: bool) -> Iterator[bytes]:
+    """The body of a message that was read and checked before."""
+    _, start, _ = take_header(chunks)
+    for chunk in joined(start, chunks):
+        yield chunk.replace(b"\n", b"\r\n") if lf_only else chunk
+
+
+def joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    """One iterator of ``first`` and all that follows it."""
+    yield first
+    yield from rest

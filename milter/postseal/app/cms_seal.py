@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from postseal.app.cms_intake import canonical, header_fields, refuse, take_header
+from postseal.app.cms_intake import body_again, canonical, header_fields, joined, refuse, take_header
 from postseal.core.cms.built import check_built
 from postseal.core.cms.content import ContentSealer
 from postseal.core.cms.envelope import envelope
@@ -55,14 +55,14 @@ def seal(
     notes = []
     if lf_only:
         notes.append("lines ended with LF; they were converted to CRLF before sealing")
-    body = canonical(_joined(start, chunks), lf_only)
+    body = canonical(joined(start, chunks), lf_only)
     if again is None:
-        lines = _kept(_joined(parts.inner, body), cleared, suite, key, iv, scratch)
+        lines = _kept(joined(parts.inner, body), cleared, suite, key, iv, scratch)
     else:
         length = len(parts.inner) + sum(map(len, body))
-        lines = sealed_lines(_once_more(parts.inner, again(), lf_only), length, suite, key, iv, cleared)
+        lines = sealed_lines(joined(parts.inner, body_again(again(), lf_only)), length, suite, key, iv, cleared)
     outer = b"".join(field.line for field in parts.outer(suite)) + b"\r\n"
-    return Sealed(_joined(outer, lines), tuple(notes))
+    return Sealed(joined(outer, lines), tuple(notes))
 
 
 def _kept(
@@ -80,16 +80,3 @@ def _kept(
     head, tail = envelope(suite, key, cleared, iv, length, sealer.tag)
     check_built(head, tail, length, cleared)
     return held_lines(head, scratch.chunks(), tail)
-
-
-def _once_more(inner: bytes, chunks: Iterator[bytes], lf_only: bool) -> Iterator[bytes]:
-    """The content of a message that was read and checked before."""
-    _, start, _ = take_header(chunks)
-    yield inner
-    for chunk in _joined(start, chunks):
-        yield chunk.replace(b"\n", b"\r\n") if lf_only else chunk
-
-
-def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 
-from postseal.app.cms_intake import canonical, header_fields, refuse, take_header
+from postseal.app.cms_intake import body_again, canonical, header_fields, joined, refuse, take_header
 from postseal.core.capabilities import OURS, encode_capabilities
 from postseal.core.cms.clearsign import ClearSigned, Dressed, clear_signed, opaque_signed, prepared
 from postseal.core.cms.signing import Signer, Signing
@@ -90,10 +90,10 @@ def _signed(message: Iterable[bytes], order: SignOrder, again: Again | None) -> 
     if parts.fault:
         raise refuse(parts.fault, parts.fault_detail)
     notes = ["lines ended with LF; they were converted to CRLF before signing"] if lf_only else []
-    body = canonical(_joined(start, chunks), lf_only)
+    body = canonical(joined(start, chunks), lf_only)
     if order.opaque and again is not None:
         length = sum(map(len, body))
-        return parts, opaque_signed(parts.content, _once_more(again(), lf_only), length, order.signing()), tuple(notes)
+        return parts, opaque_signed(parts.content, body_again(again(), lf_only), length, order.signing()), tuple(notes)
     # The buffer gives its octets away without a copy, and grows in place: a list of chunks would be the message twice.
     buffer = BytesIO()
     for chunk in body:
@@ -109,31 +109,19 @@ def _signed(message: Iterable[bytes], order: SignOrder, again: Again | None) -> 
     return parts, clear_signed(made.entity, order.signing(), order.boundary), tuple(notes)
 
 
-def _once_more(chunks: Iterator[bytes], lf_only: bool) -> Iterator[bytes]:
-    """The body of a message that was read and checked before."""
-    _, start, _ = take_header(chunks)
-    for chunk in _joined(start, chunks):
-        yield chunk.replace(b"\n", b"\r\n") if lf_only else chunk
-
-
-def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
 def _lines(fields: Iterable[Field]) -> bytes:
     return b"".join(field.line for field in fields) + b"\r\n"
 
 
 def _message(parts: Split, fields: tuple[Field, ...], body: Iterator[bytes]) -> Iterator[bytes]:
-    return _joined(_lines(parts.outer(fields)), body)
+    return joined(_lines(parts.outer(fields)), body)
 
 
 def _sealed(inner: Dressed, seal: SealOrder) -> Iterator[bytes]:
     """RFC 8551 §3.7: the entity inside begins with its own Content-* fields."""
     header = _lines(inner.fields)
     length = len(header) + inner.length
-    return sealed_lines(_joined(header, inner.chunks), length, seal.suite, seal.key, seal.iv, seal.cleared)
+    return sealed_lines(joined(header, inner.chunks), length, seal.suite, seal.key, seal.iv, seal.cleared)
 
 
 def _signed_outside(
