@@ -286,3 +286,23 @@ def test_the_rule_names_the_hash_where_a_key_for_oaep_only_names_none() -> None:
         assert pair(choose(CipherRule(transport=PKCS1), free, Known()))[1] is OAEP
         assert pair(choose(CipherRule(Pack.LEGACY), free, Known()))[1] is OAEP
         assert pair(choose(CipherRule(), free, known_of(free, signed("sha512"))))[1] is longest
+
+
+def test_the_choice_is_ascribed_to_who_made_it() -> None:
+    """A bound of the rule may leave out what is usual, and a pack PKCS #1 v1.5 to who reads OAEP."""
+    cases = (
+        (
+            CipherRule(Pack.LEGACY, floor=CBC256),
+            "aes256-cbc because floor=aes256-cbc excludes aes128-cbc, which is usual",
+        ),
+        (CipherRule(Pack.BSI_ENERGY, ceiling=CBC256), "aes128-cbc because ceiling=aes256-cbc excludes aes128-gcm"),
+        (CipherRule(Pack.LEGACY), "aes128-cbc because that is usual under ciphers=legacy; pkcs1 because that is usual"),
+        (CipherRule(), "aes256-cbc because that is usual under ciphers=default; pkcs1 because nothing says"),
+    )
+    for rule, words in cases:
+        found = chosen(rule)
+        assert isinstance(found, Choice)
+        assert found.why.startswith(words)
+    found = chosen(CipherRule(Pack.LEGACY), "sha256")
+    assert isinstance(found, Choice)
+    assert found.why.endswith("; pkcs1 because that is usual under ciphers=legacy")

@@ -86,8 +86,9 @@ def pem(octets: bytes, label: bytes = b"PKCS7") -> bytes:
     return b"-----BEGIN " + label + b"-----\r\n" + base64.encodebytes(octets) + b"-----END " + label + b"-----\r\n"
 
 
-@pytest.mark.parametrize("label", [b"CMS", b"PKCS7"])
+@pytest.mark.parametrize("label", [b"CMS", b"PKCS7", b"ENCRYPTED MESSAGE", b"SIGNED MESSAGE"])
 def test_pem_bodies_are_read(label: bytes) -> None:
+    """The last two are what gpgsm --armor writes."""
     der = sealed(Suite.AES_256_CBC, [recipient()], b"hello")
     for body in (pem(der, label), b"\r\n" + pem(der, label).replace(b"\r\n", b"\n") + b"\n \n"):
         assert from_pem(body) == cms_octets((SMIME,), body) == der

@@ -14,6 +14,7 @@ from support.pki import DAY, NOW, authority
 from support.signed import openssl_cms
 
 AT = "2026-06-01T12:00:00Z"
+MAIL = b"From: alice@example.test\r\nMIME-Version: 1.0\r\n\r\nhello\r\n"
 ENTITY = b"Content-Type: text/plain\r\n\r\nhello\r\n"
 
 
@@ -102,6 +103,7 @@ def test_the_account_is_json_too(world: dict[str, Path]) -> None:
     assert signer["anchor"] == "CN=Open root"
     assert [each["reason"] for each in signer["revocation"]] == ["rev.crl"]
     assert "aes256-cbc" in signer["capabilities"]
+    assert len(set(signer["capabilities"])) == len(signer["capabilities"])
     assert signer["signed_attributes"][0] == "contentType"
 
 
@@ -153,3 +155,15 @@ def test_inspect_goes_through_opaque_layers(world: dict[str, Path]) -> None:
     assert (found["protection"], found["cms"]["content_length"]) == ("signed", len(inner))
     text = postseal("inspect", stdin=der).stdout.decode()
     assert "recipient: key-transport, rsa-pkcs1v15" in text
+
+
+def test_inspect_names_what_it_knows_and_leaves_out_what_it_does_not(world: dict[str, Path]) -> None:
+    command = ["openssl", "cms", "-encrypt", "-aes256", "-pwri_password", "secret", "-outform", "DER"]
+    sealed = subprocess.run(command, input=b"hello", capture_output=True, check=True).stdout
+    assert b"\nrecipient: password\n" in postseal("inspect", stdin=sealed).stdout
+    signed = postseal("sign", "--key", str(world["alice.key"]), "--certificate", str(world["alice.pem"]), stdin=MAIL)
+    assert signed.returncode == 0, signed.stderr
+    text = postseal("inspect", stdin=signed.stdout).stdout
+    assert b"can read: aes256-gcm, aes128-gcm, aes256-cbc, aes192-cbc, aes128-cbc, oaep-sha" in text
+    assert b", ecdh-" in text
+    assert b"1.2.840" not in text

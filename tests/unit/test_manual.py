@@ -22,6 +22,11 @@ def test_values_and_sentences_are_written_as_a_person_would() -> None:
     assert "?." not in page()
 
 
+def test_what_help_says_below_the_options_is_in_the_page() -> None:
+    """Exit codes of single commands stand there."""
+    assert "Exit status 1 when a signature isn't good: it must hold" in page()
+
+
 def test_groff_reads_it_without_a_complaint() -> None:
     done = subprocess.run(
         ["groff", "-t", "-man", "-Tutf8", "-ww", "-P-c", "-P-b", "-P-u", MANUAL], capture_output=True, text=True

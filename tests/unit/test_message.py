@@ -44,7 +44,9 @@ def test_8bit_octets_in_a_value_are_kept() -> None:
     [
         (b" folded first\r\n", "first line is a continuation"),
         (b"Subject: a\r\nno colon here\r\n", "line 2 has no colon"),
-        (b"From alice@example.test Mon Jan 1\r\n", "no colon"),
+        (b"From alice@example.test Mon Jan 1\r\n", "that of an mbox file"),
+        (b"From alice@example.test Mon Jan 1 00:00:00 2026\r\nFrom: a@example.test\r\n", "that of an mbox file"),
+        (b"From : a@example.test\r\n", "field name"),
         (b"Subject : x\r\n", "field name"),
         (b": x\r\n", "field name"),
         (b"Subj\xc3\xa9ct: x\r\n", "field name"),

@@ -7,10 +7,10 @@ from typing import Any
 
 from postseal.app.cms_layers import Layer, Opened
 from postseal.app.cms_verify import Checked, SignatureReport, SignerReport
-from postseal.core.capabilities import parse_capabilities
+from postseal.core.capabilities import Capability, parse_capabilities, transports
 from postseal.core.certs import Certificate
 from postseal.core.cms.signed_reader import Signed, SignerIdentifier
-from postseal.core.cms.structures import CONTENT_CIPHERS, FOREIGN_CIPHERS, name_text, tlv
+from postseal.core.cms.structures import CONTENT_CIPHERS, FOREIGN_CIPHERS, STD_DH, name_text, tlv
 from postseal.core.cms.verifying import SignerAccount
 from postseal.core.errors import BadData
 from postseal.core.path import Path
@@ -20,6 +20,7 @@ from postseal.core.text import escape, moment
 _CIPHERS = {oid.dotted_string: name for oid, (name, *_) in CONTENT_CIPHERS.items()} | {
     oid.dotted_string: name for oid, name in FOREIGN_CIPHERS.items()
 }
+_AGREEMENTS = {oid.dotted_string: scheme.name for oid, scheme in STD_DH.items()}
 
 
 def opened_as_json(opened: Opened) -> dict[str, Any]:
@@ -115,13 +116,22 @@ def account_as_json(account: SignerAccount) -> dict[str, Any]:
 
 
 def capability_names(der: bytes) -> list[str] | None:
-    """SMIMECapabilities for people: names of ciphers, the OID of what has none here; None when there are none to read."""
+    """SMIMECapabilities for people, each name once, the OID of what has none here; None when there are none to read."""
     if not der:
         return None
     try:
-        return [_CIPHERS.get(each.oid, each.oid) for each in parse_capabilities(der)]
+        return list(dict.fromkeys(map(_capability_name, parse_capabilities(der))))
     except BadData:
         return None
+
+
+def _capability_name(capability: Capability) -> str:
+    transport = next(iter(transports((capability,))), None)
+    if transport is not None:
+        return str(transport)
+    if capability.oid in _AGREEMENTS:
+        return f"ecdh-{_AGREEMENTS[capability.oid]}"
+    return _CIPHERS.get(capability.oid, capability.oid)
 
 
 def _certificate(certificate: Certificate) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from postseal.core.cms.verifying import Covered, SignerAccount, State, check_sig
 from postseal.core.fitness import addresses, signing_fitness
 from postseal.core.message import Field
 from postseal.core.originator import originator
-from postseal.core.text import escape, moment
+from postseal.core.text import moment
 
 
 class SignatureVerdict(StrEnum):
@@ -222,6 +222,6 @@ def uncovered(parts: ClearSigned, fields: Sequence[Field]) -> tuple[str, ...]:
     for name, octets in (("preamble", parts.preamble), ("epilogue", parts.epilogue)):
         blank = not bytes(octets[:4096]).strip(b" \t\r\n") and len(octets) <= 4096
         if len(octets):
-            kind = "white space" if blank else escape(bytes(octets[:60]).decode("latin-1"), 80)
+            kind = "white space" if blank else bytes(octets[:60]).decode("latin-1").strip()
             found.append(f"the {name} ({len(octets)} octets: {kind})")
     return tuple(found)

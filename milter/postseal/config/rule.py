@@ -51,10 +51,10 @@ class Policy:
         certificates that name a person and a company and were validated strictly. Empty is any, or none.""")
     ciphers: Pack = option(choice(Pack), "default", """
         What is usual among these correspondents. "default": AES-256-CBC, and RSA keys with PKCS #1 v1.5, which all clients
-        read; AES-GCM and RSA-OAEP for who says that he reads them. "legacy": AES-128-CBC, never GCM, never OAEP unless the key
-        demands it. "bsi-energy": AES-128-GCM and RSA-OAEP with SHA-256, as EDI@Energy demands since October 2025, and EC keys
-        on NIST and Brainpool curves; cipher = "aes256-cbc" for partners who aren't there yet. "fips": AES, RSA-OAEP, EC keys
-        on P-256, P-384 and P-521; no PKCS #1 v1.5.""")
+        read; AES-GCM and RSA-OAEP for who says that he reads them. "legacy": AES-128-CBC, never GCM, no OAEP unless the key or
+        key_transport demands it. "bsi-energy": AES-128-GCM and RSA-OAEP with SHA-256, as EDI@Energy demands since October
+        2025, and EC keys on NIST and Brainpool curves; cipher = "aes256-cbc" for partners who aren't there yet. "fips": AES,
+        RSA-OAEP, EC keys on P-256, P-384 and P-521; no PKCS #1 v1.5.""")
     cipher: Suite | None = option(optional(choice(Suite), "as in ciphers"), "", """
         Content cipher for recipients of whom nothing better is known. Outlook and Thunderbird can't read "aes256-gcm".""")
     floor: Suite = option(choice(Suite), "aes128-cbc", """

@@ -265,8 +265,18 @@ def _suite(rule: CipherRule, known: Known) -> tuple[Suite, tuple[Suite, ...], st
         )
     if order[0] in better:
         return order[0], order, f"{order[0]} because the recipient reads it ({known.words})"
-    whose = "the rule says so" if rule.suite is not None else f"that is usual under ciphers={rule.pack}"
-    return order[0], order, f"{order[0]} because {whose}"
+    return order[0], order, f"{order[0]} because {_whose(rule, order[0])}"
+
+
+def _whose(rule: CipherRule, suite: Suite) -> str:
+    """Who wants the suite for somebody of whom nothing better is known."""
+    usual = rule.terms.suite
+    if rule.suite is not None:
+        return "the rule says so"
+    if suite is usual:
+        return f"that is usual under ciphers={rule.pack}"
+    bound = f"ceiling={rule.ceiling}" if at_least(usual, rule.floor) else f"floor={rule.floor}"
+    return f"{bound} excludes {usual}, which is usual under ciphers={rule.pack}"
 
 
 def _transport(rule: CipherRule, certificate: Certificate, known: Known) -> tuple[KeyTransport, str] | NoFit | None:
@@ -296,7 +306,9 @@ def _transport(rule: CipherRule, certificate: Certificate, known: Known) -> tupl
         best = next((t for t in _OAEP if t in listed), KeyTransport.OAEP_SHA256)
         demand = "the key asks for it" if only_oaep else f"ciphers={rule.pack} demands it"
         return best, f"{best} because {f'the recipient reads it ({known.words})' if listed else demand}"
-    return KeyTransport.PKCS1, f"{KeyTransport.PKCS1} because nothing says that the recipient reads OAEP"
+    usual = f"that is usual under ciphers={rule.pack}"
+    why = usual if terms.transport is KeyTransport.PKCS1 else "nothing says that the recipient reads OAEP"
+    return KeyTransport.PKCS1, f"{KeyTransport.PKCS1} because {why}"
 
 
 _OAEP = (KeyTransport.OAEP_SHA256, KeyTransport.OAEP_SHA384, KeyTransport.OAEP_SHA512)

@@ -81,6 +81,8 @@ def parse_header(header: bytes) -> tuple[Field, ...] | HeaderFault:
         lines.pop()
     if lines and lines[0][:1] in (b" ", b"\t"):
         return HeaderFault("mail.bad-header", "the first line is a continuation line")
+    if lines and lines[0].startswith(b"From ") and not lines[0][5:].lstrip().startswith(b":"):
+        return HeaderFault("mail.bad-header", "the first line is that of an mbox file, which isn't part of the message")
     starts = [i for i, line in enumerate(lines) if line[:1] not in (b" ", b"\t")]
     fields: list[Field] = []
     for start, end in pairwise([*starts, len(lines)]):

@@ -19,9 +19,11 @@ _BLANK = b" \t\r\n"
 _FOREIGN = re.compile(rb"[^A-Za-z0-9+/= \t\r\n]")
 _STRETCH = re.compile(rb"([^=]+)=*")
 _CHUNK = 65536
-# RFC 7468 §8 and §9, and what OpenSSL calls it.
+# RFC 7468 §8 and §9, and what OpenSSL and gpgsm call it.
 # One way only to the end of the first line: two of them make a body of empty lines take hours.
-_PEM = re.compile(rb"-----BEGIN (CMS|PKCS7|PKCS #7 SIGNED DATA)-----[ \t]*\r?\n([^-]*)-----END \1-----\s*")
+_PEM = re.compile(
+    rb"-----BEGIN (CMS|PKCS7|PKCS #7 SIGNED DATA|(?:ENCRYPTED|SIGNED) MESSAGE)-----[ \t]*\r?\n([^-]*)-----END \1-----\s*"
+)
 _DAMAGED = "the transfer encoding is damaged: it isn't base64"
 # RFC 2045 §6.1: what doesn't change the octets.
 _IDENTITY = (b"7bit", b"8bit", b"binary")

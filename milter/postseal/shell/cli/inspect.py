@@ -46,7 +46,7 @@ def _sealed(layer: dict[str, Any]) -> Iterator[str]:
         return
     yield f"structure: {layer['type']}, {layer['cipher']}, {layer['content_length']} octets of ciphertext"
     for each in layer["recipients"]:
-        yield f"recipient: {each['kind']}, {each['algorithm']}, {_named(each)}"
+        yield f"recipient: {', '.join(item for item in (each['kind'], each['algorithm'], _named(each)) if item)}"
 
 
 def _signed(layer: dict[str, Any]) -> Iterator[str]:
@@ -71,4 +71,5 @@ def _signed(layer: dict[str, Any]) -> Iterator[str]:
 def _named(each: dict[str, Any]) -> str:
     if each.get("subject_key_id"):
         return f"subject key identifier {each['subject_key_id']}"
-    return f"issuer {escape(each['issuer'] or '')}, serial {each['serial']}"
+    # Who has a password, or a key agreed upon before, isn't named.
+    return f"issuer {escape(each['issuer'] or '')}, serial {each['serial']}" if each["serial"] else ""

@@ -69,7 +69,7 @@ def add_command(commands: Any, name: str, run: Run, help_text: str, **options: A
         "--config", metavar="FILE", default=os.environ.get("POSTSEAL_CONFIG", DEFAULT_CONFIG),
         help=f"configuration file (default {DEFAULT_CONFIG}, or $POSTSEAL_CONFIG)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="machine-readable output on stdout")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.set_defaults(run=run, parser=parser)
     return parser
 

@@ -104,6 +104,8 @@ def _command(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     positional = [a for a in parser._actions if not a.option_strings]
     words = " ".join(_positional(a) for a in positional)
     yield f".SS {_roff(f'postseal {name} {words}'.rstrip())}\n{_roff(_sentence(parser.description or ''))}\n"
+    if parser.epilog:
+        yield f"{_roff(parser.epilog)}\n"
     for action in parser._actions:
         # What every command takes is told once; an argument without words of its own is in the synopsis.
         if isinstance(action, argparse._HelpAction) or {"--config", "--json"} & {*action.option_strings}:

@@ -55,7 +55,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument(
         "--purpose", choices=("email", "any"), default="email",
-        help="email: mail can be encrypted with it (default); any: only path, revocation and --address count",
+        help="what it must be fit for: email (default), to encrypt mail, or any: only path, revocation and --address count",
     )  # fmt: skip
     _policy_options(parser)
     parser.add_argument("--explain", action="store_true", help="list each check with its clause")
@@ -70,7 +70,7 @@ def _policy_options(parser: argparse.ArgumentParser) -> None:
     for option, text in (
         ("require-explicit-policy", "the path must be valid under an acceptable policy"),
         ("inhibit-policy-mapping", "CAs mustn't map policies of one domain to another"),
-        ("inhibit-any-policy", "anyPolicy in a certificate stands for no policy"),
+        ("inhibit-any-policy", "let anyPolicy in a certificate stand for no policy"),
     ):
         parser.add_argument(f"--{option}", action="store_true", help=text)
 
