@@ -16,9 +16,11 @@ from cryptography import x509
 
 from postseal.app.content import Content
 from postseal.app.seal import Accept, Edits, Outcome, Reply
+from postseal.core.assess import Candidate, Origin
 from postseal.core.capabilities import EXTENSION, Capability, encode_capabilities
 from postseal.core.ciphers import Remembered
 from postseal.core.cms.opening import open_enveloped
+from postseal.core.cms.parse import parse_enveloped
 from postseal.core.cms.structures import SUITE_OID
 from postseal.core.crl import parse_crl
 from postseal.core.errors import Unavailable
@@ -251,3 +253,21 @@ def test_what_could_not_be_encrypted_again_is_never_taken_for_the_whole() -> Non
     der = b64decode(b"".join(form.body()))
     assert open_enveloped(der, leaf.key, leaf.certificate) == b"\r\n" + b"x" * 20_000
     content.close()
+
+
+def test_one_certificate_for_two_addresses_is_one_recipient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is pinned for one of them: the key isn't encrypted twice for the same owner."""
+    world = made(people=[])
+    both = x509.SubjectAlternativeName([x509.RFC822Name("b@example.test"), x509.RFC822Name("c@example.test")])
+    leaf = world.root.issue(None, slot="both", crl_urls=[CRL_URL], extra=[(both, False)])
+    world.leaves["b@example.test"] = leaf
+    world.publish()
+    pinned = {"b@example.test": Origin.PIN, "c@example.test": Origin.IMPORTED}
+    monkeypatch.setattr(
+        world, "candidates", lambda mailbox: (Candidate(leaf.certificate, pinned[str(mailbox)], "memory"),)
+    )
+    outcome, _ = world.send([B, C], MESSAGE)
+    assert isinstance(outcome, Edits)
+    body = b"".join(outcome.blocks)
+    assert world.open("b@example.test", body).endswith(b"body\r\n")
+    assert len(parse_enveloped(b64decode(body)).recipients) == 1

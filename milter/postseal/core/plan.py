@@ -127,7 +127,7 @@ def group(decisions: Sequence[Decision], join_families: bool = False) -> tuple[D
             _different([d.recipient for d in members]),
             suite,
             kind[0] if kind else None,
-            _different([cleared for d in members for cleared in d.cleared]),
+            _once_each([cleared for d in members for cleared in d.cleared]),
         )
         for (suite, kind), members in sealed.items()
     ]
@@ -183,6 +183,16 @@ def likely_suites(decisions: Sequence[Decision], rules: Mapping[str, CipherRule]
 def _different(items: Sequence[T]) -> tuple[T, ...]:
     """Each once, in order. One alone isn't hashed: that goes through all that is known of a certificate."""
     return tuple(items) if len(items) < 2 else tuple(dict.fromkeys(items))
+
+
+def _once_each(people: Sequence[Cleared]) -> tuple[Cleared, ...]:
+    """Each certificate once, also one for two addresses that was judged in two ways (pinned for one of them)."""
+    if len(people) < 2:
+        return tuple(people)
+    found: dict[object, Cleared] = {}
+    for cleared in people:
+        found.setdefault((cleared.certificate, cleared.wrap), cleared)
+    return tuple(found.values())
 
 
 @dataclass(frozen=True, slots=True)
