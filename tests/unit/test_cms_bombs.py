@@ -92,8 +92,10 @@ def test_an_rsa_ciphertext_of_the_wrong_length_is_like_any_other_failure(length:
         b" \t" * 5_000_000,
         b"QUJD\r\n" * 1_500_000 + b"!",
         b"QQ==" * 2_000_000,
+        b"-----BEGIN CMS-----" + b"\n" * 2_000_000 + b"QUJD" * 500_000,
+        b"-----BEGIN CMS-----" + b" " * 2_000_000 + b"\n" + b"QUJD" * 500_000,
     ],
-    ids=["pads", "soft ends without LF", "soft ends", "blanks", "lines and a bad end", "many ends"],
+    ids=["pads", "soft ends without LF", "soft ends", "blanks", "lines and a bad end", "many ends", "PEM", "PEM line"],
 )
 @pytest.mark.parametrize("encoding", [b"base64", b"quoted-printable", b"7bit"])
 def test_no_transfer_encoding_takes_long(body: bytes, encoding: bytes) -> None:

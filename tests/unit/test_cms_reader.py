@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import ObjectIdentifier
 
 from postseal.core.cms import structures as cms
 from postseal.core.cms.ber import MAX_DEPTH, to_der
@@ -380,6 +381,65 @@ def test_a_cipher_that_nobody_knows_is_only_a_claim() -> None:
     aes = asn1.encode_der(cms.SUITE_OID[Suite.AES_256_CBC])
     assert der.count(aes) == 1
     assert classify((SMIME, BASE64), in_base64(der.replace(aes, aes[:-1] + b"\x63"))) is Protection.CLAIMED_ONLY
+
+
+IV = bytes(range(16))
+
+
+def labelled(
+    content: bytes, algorithm: str = "2.16.840.1.101.3.4.1.42", parameters: bytes = definite(0x04, IV), key: bytes = bytes(256),
+    tag: bytes = b"",
+) -> bytes:  # fmt: skip
+    """Content as it is, put into the form of encrypted CMS."""
+    oids = {False: cms.ENVELOPED_DATA, True: cms.AUTH_ENVELOPED_DATA}
+    rid = definite(0x30, b"\x30\x00\x02\x01\x01")
+    rsa = definite(0x30, asn1.encode_der(cms.RSA_ENCRYPTION), b"\x05\x00")
+    infos = definite(0x31, definite(0x30, b"\x02\x01\x00", rid, rsa, definite(0x04, key)))
+    cipher = definite(0x30, asn1.encode_der(ObjectIdentifier(algorithm)), parameters)
+    eci = definite(0x30, asn1.encode_der(ObjectIdentifier("1.2.840.113549.1.7.1")), cipher, definite(0x80, content))
+    data = definite(0x30, b"\x02\x01\x00", infos, eci, definite(0x04, tag) if tag else b"")
+    return definite(0x30, asn1.encode_der(oids[bool(tag)]), definite(0xA0, data))
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        labelled(b"Dear Bob, the secret is 42"),
+        labelled(b""),
+        labelled(bytes(32), parameters=b""),
+        labelled(bytes(32), parameters=b"\x05\x00"),
+        labelled(bytes(32), parameters=definite(0x04, IV[:8])),
+        labelled(bytes(20), "1.2.840.113549.3.7", definite(0x04, IV[:8])),
+        labelled(bytes(32), "1.2.840.113549.3.2", definite(0x30, b"\x02\x02\x00\xa0", definite(0x04, IV[:8]))),
+        labelled(bytes(32), "2.16.840.1.101.3.4.1.46", definite(0x30, definite(0x04, IV[:12]))),
+        labelled(b"Dear Bob", "2.16.840.1.101.3.4.1.46", b"", tag=bytes(16)),
+        labelled(b"Dear Bob", "2.16.840.1.101.3.4.1.46", definite(0x30, definite(0x04, IV[:12])), tag=b"\0"),
+        labelled(bytes(32), tag=bytes(16)),
+        labelled(bytes(32), key=b""),
+        labelled(bytes(32), key=b"no key"),
+    ],
+    ids=["text", "empty", "no IV", "NULL", "short IV", "odd 3DES", "RC2-40", "GCM without tag", "no nonce", "short tag",
+         "CBC with tag", "no key", "short key"],
+)  # fmt: skip
+def test_what_no_key_can_open_is_only_a_claim(octets: bytes) -> None:
+    """THR-11: plain text with the label of encryption must not pass for encrypted mail."""
+    assert parse_enveloped(octets).recipients
+    assert classify((SMIME, BASE64), in_base64(octets)) is Protection.CLAIMED_ONLY
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        labelled(bytes(32)),
+        labelled(bytes(24), "1.2.840.113549.3.7", definite(0x04, IV[:8])),
+        labelled(b"", "2.16.840.1.101.3.4.1.46", definite(0x30, definite(0x04, IV[:12])), tag=bytes(12)),
+        labelled(b"x", "2.16.840.1.101.3.4.1.47", definite(0x30, definite(0x04, IV[:12])), tag=bytes(8)),
+        labelled(b"x", "1.2.840.113549.1.9.16.3.18", definite(0x04, IV[:12]), tag=bytes(16)),
+    ],
+    ids=["CBC", "3DES", "GCM", "CCM", "ChaCha20"],
+)
+def test_what_another_reader_may_open_is_encrypted(octets: bytes) -> None:
+    assert classify((SMIME, BASE64), in_base64(octets)) is Protection.ENCRYPTED
 
 
 def test_signed_mail_is_signed_whichever_form_it_has() -> None:

@@ -51,18 +51,55 @@ def parse_enveloped(octets: Octets) -> Enveloped:
 
 
 def well_formed_type(octets: Octets) -> Oid | None:
-    """The type of a CMS object in DER or BER; of the encrypted types only when all of it is well formed, else None."""
+    """The type of a CMS object in DER or BER; of the encrypted types only when there may be a key that opens it, else None."""
     walk = Walk(octets)
     try:
         kind = enter_content_info(walk)
         if kind in (cms.ENVELOPED_DATA, cms.AUTH_ENVELOPED_DATA):
-            parse_enveloped(octets)
+            if not could_be_opened(parse_enveloped(octets)):
+                return None
         else:
             walk.skip()
             leave_content_info(walk)
     except (ValueError, BadData):
         return None
     return kind
+
+
+def could_be_opened(enveloped: Enveloped) -> bool:
+    """May there be a key that opens it? THR-11: content without IV, or of a length that its cipher never gives, or whose key
+    was wrapped for nobody, is opened by no reader, and may be plain text that only says that it is encrypted.
+    """
+    known = cms.CONTENT_CIPHERS.get(enveloped.cipher)
+    name = known[0] if known else cms.FOREIGN_CIPHERS[enveloped.cipher]
+    # RFC 8551 §6: RC2 was used with 40 bits, which is no secret; mail with it is sealed once more.
+    if name == "rc2-cbc" or not any(map(_holds_a_key, enveloped.recipients)):
+        return False
+    cbc = name.endswith("-cbc")
+    # RFC 5083 §2.1: authenticated ciphers go with AuthEnvelopedData, others with EnvelopedData.
+    if cbc == enveloped.authenticated or enveloped.parameters is None:
+        return False
+    if not cbc:
+        # RFC 5084 §3.2, RFC 8103 §2: a tag of at least 4 octets; parameters are a SEQUENCE, or the nonce alone.
+        form = b"\x04" if name == "chacha20-poly1305" else b"\x30"
+        return 4 <= len(enveloped.mac) <= 16 and enveloped.parameters.tag_bytes == form
+    block = 8 if name == "des-ede3-cbc" else 16
+    try:
+        iv = enveloped.parameters.parse(bytes)
+    except ValueError:
+        return False
+    # RFC 5652 §6.3: padding is always there.
+    return len(iv) == block and len(enveloped.content) > 0 and len(enveloped.content) % block == 0
+
+
+def _holds_a_key(info: cms.RecipientInfo) -> bool:
+    if isinstance(info, cms.KeyTransRecipientInfo):
+        # An RSA key of 512 bits is the shortest that anybody ever used.
+        return len(info.encrypted_key) >= 64
+    if isinstance(info, cms.KeyAgreeRecipientInfo):
+        # A wrapped key is 8 octets longer than the key, and no key here is shorter than 16.
+        return any(len(each.encrypted_key) >= 24 for each in info.recipient_encrypted_keys)
+    return isinstance(info, cms.OtherRecipientInfo) or len(info.encrypted_key) >= 24
 
 
 def enter_content_info(walk: Walk) -> Oid:
