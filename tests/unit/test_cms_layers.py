@@ -253,6 +253,15 @@ def test_a_signature_that_cannot_be_read_costs_no_message() -> None:
         assert "sig.malformed" in next(opened_as_text(found))
 
 
+def test_a_signature_over_something_else_than_mail_is_none() -> None:
+    """RFC 8551 §2.4.1: what was signed as a time stamp, say, isn't mail when it is put between boundaries."""
+    stamp = openssl_cms(ENTITY, "-econtent_type", "1.2.840.113549.1.9.16.1.4")
+    part = b"Content-Type: application/pkcs7-signature\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    found = opened(OUTER + clear(part=part + pybase64.b64encode(stamp)))
+    assert (found.refused, found.layers[0].signature) == (True, None)
+    assert "which isn't mail" in found.layers[0].fault
+
+
 def test_keys_are_asked_for_by_name() -> None:
     with pytest.raises(BadData, match="is encrypted: give the key"):
         opened(OUTER + encrypted(ENTITY), keys=False)

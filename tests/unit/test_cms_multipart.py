@@ -192,3 +192,58 @@ def test_a_signature_brings_no_content_of_its_own() -> None:
     inside = parse_signed(openssl_cms(b"other content", "-nodetach"))
     (account,) = check_signers(inside, cover(inside, (found.covered,)))
     assert (account.state, account.code) == (State.BAD, "sig.wrong-content")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r"])
+@pytest.mark.parametrize("where", ["preamble", "signed", "signature", "epilogue"])
+def test_a_boundary_behind_a_bare_line_end_is_refused(where: str, end: bytes) -> None:
+    """THR-11: who takes a CR or LF alone for a line end would show another part as the signed one."""
+    hidden = b"x" + end + b"--b" + end + b"Content-Type: text/html" + end + end + b"<p>evil" + end
+    forms = {
+        "preamble": usual(before=hidden + b"\r\n"),
+        "signed": usual(ENTITY + hidden),
+        "signature": usual(part=PART + hidden),
+        "epilogue": usual(behind=b"\r\n" + hidden),
+    }
+    with pytest.raises(BadData, match="behind a CR or LF alone"):
+        split(forms[where])
+    if where != "signature":
+        other = forms[where].replace(end + b"--b" + end, end + b"--c" + end)
+        assert bytes(split(other).covered).startswith(ENTITY)
+
+
+def test_what_hides_behind_blanks_makes_no_boundary() -> None:
+    """THR-11: what is behind a thousand blanks is behind the boundary too, for a reader that looks at all of the line."""
+    for blanks in (990, 1500):
+        body = b"--b" + b" " * blanks + b"x\r\n" + usual()
+        found = split(body)
+        assert bytes(found.covered) == ENTITY
+        assert "begins like the boundary" in found.notes[0]
+    with pytest.raises(BadData, match="it has 1 part, not two"):
+        split(usual().replace(b"--b\r\n" + PART, b"--b" + b" " * 1500 + b"\r\n" + PART))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        b";(c)boundary=a; boundary=b",
+        b"; boundary=a;(c)boundary=b",
+        b"; boundary=b; boundary (c)=a",
+        b"; boundary=b; boundary*0=a",
+        b"; micalg=x boundary=a; boundary=b",
+    ],
+)
+def test_a_boundary_behind_a_comment_is_one_too(parameters: bytes) -> None:
+    """THR-11: readers disagree which of two counts, and which of them is a comment's."""
+    with pytest.raises(BadData, match="two boundaries"):
+        split(usual(), b"Content-Type: multipart/signed" + parameters + b"\r\n")
+
+
+@pytest.mark.parametrize("media", [b"text/html", b"text/plain", b"image/png", b"multipart/mixed", b"message/rfc822"])
+def test_a_signature_part_that_would_be_shown_is_none(media: bytes) -> None:
+    """THR-28: beside what is signed stands nothing that readers show, whatever its file is named."""
+    named = PART.replace(b"application/pkcs7-signature", media)
+    with pytest.raises(BadData, match="isn't an S/MIME signature"):
+        split(usual(part=named))
+    lost = PART.replace(b"application/pkcs7-signature", b"application/octet-stream")
+    assert split(usual(part=lost)).notes == ("the signature part is typed as application/octet-stream",)

@@ -63,8 +63,11 @@ def signer_info(
     return tlv(SEQUENCE, tlv(INTEGER, b"\x01"), sid, digest, inside, by, value)
 
 
-def signed_data(*infos: bytes, content: bytes | None = None, kind: str = DATA, choices: bytes | None = None) -> bytes:
-    inside = b"" if content is None else tlv(context(0), tlv(OCTET_STRING, content))
+def signed_data(
+    *infos: bytes, content: bytes | None = None, kind: str = DATA, choices: bytes | None = None, inside: bytes = b""
+) -> bytes:
+    inside = inside if content is None else tlv(OCTET_STRING, content)
+    inside = tlv(context(0), inside) if inside else b""
     certificates = tlv(context(0), signer().certificate.der if choices is None else choices)
     data = tlv(SEQUENCE, tlv(INTEGER, b"\x01"), tlv(SET, algorithm(SHA256)), tlv(SEQUENCE, oid(kind), inside),
                certificates, tlv(SET, *infos))  # fmt: skip
@@ -257,6 +260,10 @@ def test_somebody_s_attributes_are_not_content() -> None:
     assert parse_signed(forged).signers[0].signature == honest
     assert verdict(forged, None) == ("bad", "sig.confusion")
     assert verdict(signed_data(signer_info(None, signed=stolen)), stolen) == ("bad", "sig.confusion")
+    pieces = [tlv(OCTET_STRING, b"")] * 20 + [tlv(OCTET_STRING, stolen[:1]), tlv(OCTET_STRING, stolen[1:])]
+    hidden = signed_data(signer_info(None, signed=stolen), inside=tlv(0x24, *pieces))
+    assert joined(parse_signed(hidden).content or ()) == stolen
+    assert verdict(hidden, None) == ("bad", "sig.confusion")
     almost = stolen + b"\r\n"
     assert verdict(signed_data(signer_info(None, signed=almost)), almost)[0] == "intact"
 

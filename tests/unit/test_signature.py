@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ed448, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, padding, rsa
 
 from postseal.core.der import BadDer
 from postseal.core.signature import Scheme, key_fault, parse_algorithm, verifies
@@ -131,3 +131,50 @@ def test_good_keys() -> None:
     signature = sign(short, "sha256", b"m")
     assert isinstance(parse_algorithm(algorithm("sha256")).hash, hashes.SHA256)
     assert verifies(parse_algorithm(algorithm("sha256")), signature, b"m", spki(short))
+
+
+@pytest.mark.parametrize(
+    ("curve", "strict", "weak"),
+    [(ec.SECP192R1(), False, False), (ec.SECP224R1(), False, True), (ec.SECP256R1(), True, True)],
+)
+def test_small_curves_verify_nothing(curve: ec.EllipticCurve, strict: bool, weak: bool) -> None:
+    """CERT-13: P-256 and larger; P-224 where weak keys are admitted, as for RSA."""
+    public = spki(ec.generate_private_key(curve))
+    assert (key_fault(public, weak_keys=False) == "", key_fault(public, weak_keys=True) == "") == (strict, weak)
+    assert strict or curve.name in key_fault(public, weak_keys=False)
+
+
+def restricted(parameters: bytes) -> bytes:
+    """An RSA key as id-RSASSA-PSS, with ``parameters``."""
+    bits = spki(key("rsa2048"))
+    plain = seq(oid("1.2.840.113549.1.1.1"), b"\x05\x00")
+    return seq(seq(oid(PSS), parameters), bits[bits.index(plain) + len(plain) :])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "verified"),
+    [
+        (b"", {"pss", "pss long"}),
+        (pss()[2 + len(oid(PSS)) :], {"pss", "pss long"}),
+        (pss(salt=48)[2 + len(oid(PSS)) :], {"pss long"}),
+        (pss(SHA384, SHA384)[2 + len(oid(PSS)) :], set()),
+        (pss(SHA256, SHA384)[2 + len(oid(PSS)) :], set()),
+        (b"\x30\x80", set()),
+    ],
+    ids=["none", "same", "longer salt", "other hash", "odd", "broken"],
+)
+def test_a_key_for_pss_verifies_nothing_else(parameters: bytes, verified: set[str]) -> None:
+    """RFC 4055 §1.2, §3.3: not PKCS #1 v1.5, and only the hash and the salt that the key asks for."""
+    private = key("rsa2048")
+    assert isinstance(private, rsa.RSAPrivateKey)
+    sha256 = hashes.SHA256()
+    made = {
+        "pkcs1": (algorithm("sha256"), private.sign(b"m", padding.PKCS1v15(), sha256)),
+        "pss": (pss(), private.sign(b"m", padding.PSS(padding.MGF1(sha256), 32), sha256)),
+        "pss long": (pss(salt=48), private.sign(b"m", padding.PSS(padding.MGF1(sha256), 48), sha256)),
+    }
+    public = restricted(parameters)
+    assert {
+        name for name, (by, value) in made.items() if verifies(parse_algorithm(by), value, b"m", public)
+    } == verified
+    assert all(verifies(parse_algorithm(by), value, b"m", spki(private)) for by, value in made.values())

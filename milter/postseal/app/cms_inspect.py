@@ -12,7 +12,7 @@ from postseal.core.cms import structures as cms
 from postseal.core.cms.classify import classify
 from postseal.core.cms.multipart import split_signed
 from postseal.core.cms.parse import Enveloped, parse_enveloped
-from postseal.core.cms.signed_reader import joined, parse_signed
+from postseal.core.cms.signed_reader import joined, parse_detached, parse_signed
 from postseal.core.errors import BadData
 from postseal.core.message import only
 
@@ -72,7 +72,7 @@ def _layer(entity: Entity) -> tuple[dict[str, Any], bytes | None]:
 def _clear_signed(entity: Entity) -> tuple[dict[str, Any], bytes | None]:
     fields = entity.fields or ()
     parts = split_signed(fields, entity.crlf_body())
-    checked = check_clear(parts, parse_signed(parts.signature))
+    checked = check_clear(parts, parse_detached(parts.signature))
     covered = bytes(parts.covered)
     found = {
         "type": "signed-data",

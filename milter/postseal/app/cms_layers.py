@@ -29,7 +29,7 @@ from postseal.app.verify import Request
 from postseal.core.cms.compressed import InflationLimits, decompress
 from postseal.core.cms.multipart import split_signed
 from postseal.core.cms.opening import Reading, unseal
-from postseal.core.cms.signed_reader import DATA, joined, parse_signed
+from postseal.core.cms.signed_reader import DATA, joined, parse_detached, parse_signed
 from postseal.core.cms.unwrapping import Holder
 from postseal.core.errors import BadData
 from postseal.core.message import Field, only
@@ -223,7 +223,7 @@ def _clear_signed(entity: Entity, opening: Opening, expected: Expected) -> _Peel
     fields = entity.fields or ()
     try:
         parts = split_signed(fields, entity.crlf_body())
-        signed = parse_signed(parts.signature)
+        signed = parse_detached(parts.signature)
         if signed.certs_only:
             raise BadData("nobody signed it: the signature has no signer")
     except BadData as exc:

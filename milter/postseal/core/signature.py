@@ -58,6 +58,8 @@ _NAMED: dict[str, tuple[Scheme, hashes.HashAlgorithm | None]] = {
 # CERT-13, RFC 8550 §4.3: bits of an RSA key, and the largest public exponent.
 MIN_RSA, MIN_WEAK_RSA, MAX_RSA = 2048, 1024, 8192
 MAX_EXPONENT = 1 << 64
+# CERT-13: P-256 and larger curves; P-224 only where weak keys are admitted.
+MIN_EC, MIN_WEAK_EC = 256, 224
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,32 @@ def key_fault(spki: bytes, weak_keys: bool) -> str:
         exponent = key.public_numbers().e
         if exponent > MAX_EXPONENT or exponent < 3 or exponent % 2 == 0:
             return "RSA key with an absurd exponent"
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        least = MIN_WEAK_EC if weak_keys else MIN_EC
+        if key.key_size < least:
+            return f"EC key on the curve {key.curve.name}, {least} bits are the least that is allowed"
     return ""
+
+
+@lru_cache(maxsize=512)
+def _restriction(spki: bytes) -> Algorithm | None:
+    """RFC 4055 §1.2, §3.1: an id-RSASSA-PSS key is for RSASSA-PSS only, and where it has parameters, for these; else None."""
+    identifier = Cursor(spki).enter().raw(SEQUENCE)
+    inner = Cursor(identifier).enter()
+    if inner.oid() != _PSS:
+        return None
+    return parse_algorithm(identifier) if inner.peek() == SEQUENCE else Algorithm(Scheme.PSS, None, _PSS)
+
+
+def _allowed(algorithm: Algorithm, restriction: Algorithm | None) -> bool:
+    if restriction is None:
+        return True
+    if restriction.scheme is not Scheme.PSS or algorithm.scheme is not Scheme.PSS or algorithm.hash is None:
+        return False
+    # RFC 4055 §3.3: the same hash, and a salt of that length or longer.
+    return restriction.hash is None or (
+        algorithm.hash.name == restriction.hash.name and algorithm.salt >= restriction.salt
+    )
 
 
 def digest_of(algorithm: Algorithm, message: bytes | memoryview) -> bytes:
@@ -171,6 +198,8 @@ def verifies(
     try:
         key = _load(spki)
         if isinstance(key, rsa.RSAPublicKey) and key.key_size <= MAX_RSA and key.public_numbers().e <= MAX_EXPONENT:
+            if not _allowed(algorithm, _restriction(spki)):
+                return False
             return _verify_rsa(key, algorithm, signature, digest or digest_of(algorithm, message))
         if isinstance(key, ec.EllipticCurvePublicKey) and algorithm.scheme is Scheme.ECDSA and algorithm.hash:
             prehashed = ec.ECDSA(Prehashed(algorithm.hash))

@@ -19,7 +19,9 @@ _SIGNATURE_TYPES = ("application/pkcs7-signature", "application/x-pkcs7-signatur
 _MAX_LOOKS = 10_000
 _MAX_PART_HEADER = 64 * 1024
 _MAX_BOUNDARY = 70
-_BOUNDARY = re.compile(rb"(?i);\s*boundary[*0-9]*\s*=")
+# However it is separated from what is before it: readers differ about comments too.
+_BOUNDARY = re.compile(rb"(?i)[;\s)]boundary[*0-9]*\s*[(=]")
+_MAX_LINE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,9 @@ def split_signed(fields: Sequence[Field], body: bytes) -> ClearSigned:
     protocol = declared.parameters.get("protocol", "").lower()
     if protocol not in _SIGNATURE_TYPES:
         notes.append("the header doesn't say that it is signed by S/MIME: the parameter protocol is missing or another")
+    # THR-11, RFC 5322 §2.3: readers that take a CR or LF alone for a line end would cut elsewhere.
+    if _after_bare_line_end(body, b"--" + boundary):
+        raise BadData("the clear-signed message can't be taken apart: its boundary stands behind a CR or LF alone")
     delimiters, alike = _delimiters(body, boundary)
     if alike:
         notes.append("a line begins like the boundary and goes on: readers that compare beginnings would cut there")
@@ -99,14 +104,23 @@ def _delimiters(body: bytes, boundary: bytes) -> tuple[list[_Delimiter], bool]:
         behind = start + len(boundary) + 2
         end = body.find(b"\r\n", behind)
         stop = len(body) if end < 0 else end + 2
-        rest = body[behind : min(stop, behind + 1000)].rstrip(b" \t\r\n")
-        if rest not in (b"", b"--"):
+        rest = body[behind : min(stop, behind + _MAX_LINE)].rstrip(b" \t\r\n")
+        # RFC 5322 §2.1.1: what stands behind so many blanks isn't looked for.
+        if rest not in (b"", b"--") or stop - behind > _MAX_LINE:
             alike = True
             continue
         found.append(_Delimiter(max(0, start - 2), stop, rest == b"--"))
         if rest or len(found) > 3:
             break
     return found, alike
+
+
+def _after_bare_line_end(body: bytes, beginning: bytes) -> bool:
+    if b"\r" + beginning in body:
+        return True
+    # What is looked for comes first, and then what mustn't be before it: that is the fast way round.
+    after, before = re.escape(b"\n" + beginning), re.escape(b"\r\n" + beginning)
+    return re.search(after + b"(?<!" + before + b")", body) is not None
 
 
 def _lines_with(body: bytes, beginning: bytes) -> Iterator[int]:
@@ -155,7 +169,9 @@ def _signature(part: bytes, notes: list[str]) -> bytes:
         disposition = only(fields, b"content-disposition")
         named = (name, parse_disposition(disposition.value).get("filename", "") if disposition else "")
         # RFC 8551 §3.2.1: where the type was lost on the way, the name of the file is what is left.
-        if declared is None or not any(each.lower().endswith((".p7s", ".p7m")) for each in named):
+        # What readers show, such as text, is more than a lost type: it would be shown beside what is signed.
+        lost = declared is not None and declared.media.startswith("application/")
+        if declared is None or not lost or not any(each.lower().endswith((".p7s", ".p7m")) for each in named):
             raise BadData("the second part of the clear-signed message isn't an S/MIME signature")
         notes.append(f"the signature part is typed as {declared.media}")
     octets = cms_octets(fields, body)

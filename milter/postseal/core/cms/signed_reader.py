@@ -249,6 +249,15 @@ def _forms(body: bytes, as_received: bool) -> tuple[bytes, ...]:
     return (der, sent) if as_received and sent != der else (der,)
 
 
+def parse_detached(octets: bytes | memoryview) -> Signed:
+    """The signature of a clear-signed message. Raises BadData, also when it isn't over mail."""
+    signed = parse_signed(octets)
+    # RFC 8551 §2.4.1: MIME content is id-data. What was signed as something else, a time stamp for one, isn't anybody's mail.
+    if signed.content_type != DATA:
+        raise BadData(f"the signature is over content of type {signed.content_type}, which isn't mail")
+    return signed
+
+
 def joined(pieces: tuple[memoryview, ...]) -> bytes:
     """Content as one value; a copy."""
     return b"".join(pieces)

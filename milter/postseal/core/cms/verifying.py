@@ -219,8 +219,8 @@ def _is_attributes(covered: Covered) -> bool:
     Who takes the signed attributes of somebody's signature as the content of another message, and leaves out attributes
     there, has a signature that holds over content that nobody wrote. No MIME entity looks like that.
     """
-    head = b"".join(bytes(piece[:8]) for piece in covered.pieces[:8])[:8]
-    if head[:1] != bytes((SET,)):
+    first = next((piece for piece in covered.pieces if len(piece)), None)
+    if first is None or first[0] != SET:
         return False
     try:
         outer = Cursor(joined(covered.pieces))
