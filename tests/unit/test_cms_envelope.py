@@ -14,15 +14,17 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from postseal.core.certs import load_certificate
+from postseal.core.cms import built as built_reader
 from postseal.core.cms import structures as cms
 from postseal.core.cms.built import check_built
 from postseal.core.cms.content import ContentOpener, ContentSealer
 from postseal.core.cms.envelope import envelope
 from postseal.core.cms.opening import open_enveloped
 from postseal.core.cms.parse import parse_enveloped
+from postseal.core.der import Cursor, tlv
 from postseal.core.errors import BadData
 from postseal.core.policy import clear_by_operator
-from postseal.core.suite import Suite
+from postseal.core.suite import Suite, Wrap
 from support.cms import KINDS, cleared, recipient, sealed, sealed_parts
 from support.pki import DAY, NOW, authority, hash_for, name
 
@@ -217,3 +219,36 @@ def test_lengths_that_do_not_fit_are_noticed(built: tuple[bytes, bytes, int]) ->
         spoilt[place] ^= 1
         with pytest.raises(BadData):
             check_built(bytes(spoilt), tail, length, people)
+
+
+@pytest.mark.parametrize("wrap", [Wrap(), Wrap(by_key_id=True)], ids=["issuer", "key identifier"])
+def test_the_short_way_through_recipients_finds_what_the_library_finds(wrap: Wrap) -> None:
+    """Or it finds nothing and leaves them to the library: whatever octet is wrong, in whatever order they come."""
+    leaves = [recipient("rsa2048", slot) for slot in range(3)]
+    head, _, _ = sealed_parts(Suite.AES_256_CBC, leaves, b"x", wrap=wrap)
+    recipients = Cursor(head, head.index(b"\x31\x82")).raw(0x31)
+    infos = Cursor(recipients).enter(0x31)
+    first, second, third = (recipients[each.start : each.end] for each in infos.children())
+
+    def by_library(octets: bytes) -> list[tuple[bytes, bytes, int]] | None:
+        try:
+            found = asn1.decode_der(built_reader._Recipients, tlv(0x30, octets)).infos.as_list()
+            return [each for info in found for each in built_reader._found(info, 32)]
+        except ValueError:
+            return None
+
+    assert built_reader._transported(recipients) == by_library(recipients) != []
+    others = [third + second + first, first + third + second, second, first[:280], b""]
+    for place in range(len(second) - 256):
+        others += [first + second + third[:place], first + second + third + bytes(place)]
+        for bit in range(8):
+            spoilt = bytearray(second)
+            spoilt[place] ^= 1 << bit
+            others.append(first + bytes(spoilt) + third)
+    found = 0
+    for other in others:
+        read = built_reader._transported(tlv(0x31, other))
+        assert read is None or read == by_library(tlv(0x31, other))
+        found += read is not None
+    # A name or an algorithm that is another one is read as such: whose name it is, is compared afterwards.
+    assert found > 100

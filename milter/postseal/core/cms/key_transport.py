@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -75,7 +73,6 @@ def _chosen(certificate: Certificate, transport: KeyTransport) -> Oaep | None:
     return chosen
 
 
-@lru_cache(maxsize=4096)
 def expected(certificate: Certificate, transport: KeyTransport) -> tuple[bytes, int]:
     """What the RecipientInfo for a certificate must hold: the content of keyEncryptionAlgorithm, octets of the encrypted key.
 
