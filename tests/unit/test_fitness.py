@@ -264,6 +264,22 @@ class TestKeys:
         assert key_kind(changed) == kind
         assert codes(Leaf(changed, None)) == {"cert.brainpool": True}
 
+    def test_a_point_that_is_not_on_its_curve(self) -> None:
+        """A key that can't be loaded isn't fit because the name of its curve is a good one: sealing for it would only fail."""
+        for kind in ("p256", "p384", "p521", "bp256", "bp384", "bp512"):
+            good = ROOT.issue("alice@example.test", kind=kind)
+            spki = good.certificate.spki
+            changed = load_certificate(good.certificate.der.replace(spki, spki[:-1] + bytes([spki[-1] ^ 1])))
+            assert key_kind(changed) == "unreadable"
+            assert codes(Leaf(changed, None)) == {"cert.unsupported-key": True}
+
+    def test_x25519_with_which_nothing_can_be_agreed_upon(self) -> None:
+        """RFC 7748 §6.1: points of small order."""
+        good = ROOT.issue("alice@example.test", kind="x25519").certificate
+        for point in (bytes(32), b"\x01" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"):
+            changed = load_certificate(good.der.replace(good.spki, good.spki[:-32] + point))
+            assert codes(Leaf(changed, None), x25519=True) == {"cert.unsupported-key": True}
+
     def test_x25519_on_demand(self) -> None:
         """RFC 8418, RFC 8410 §5: only where it is asked for, and with keyAgreement."""
         leaf = ROOT.issue("alice@example.test", kind="x25519")

@@ -12,6 +12,7 @@ from functools import lru_cache
 from math import gcd, prod
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.x509.oid import NameOID
 
 from postseal.core.address import Mailbox, parse_mailbox
@@ -204,9 +205,24 @@ def _key(certificate: Certificate, weak_keys: bool, x25519: bool) -> list[Findin
         return [Finding("cert.brainpool", f"keys on the curve {kind} aren't supported by this version", True)]
     if family is None:
         return [Finding("cert.unsupported-key", f"a key of kind {kind} can't be used for mail", True)]
+    if family is KeyFamily.X25519 and not _agrees(certificate):
+        return [Finding("cert.unsupported-key", "with its X25519 key everybody would agree upon zero", True)]
     if family is KeyFamily.RSA:
         return _oaep_fault(certificate) or _rsa_weakness(certificate, weak_keys)
     return []
+
+
+def _agrees(certificate: Certificate) -> bool:
+    """RFC 7748 §6.1: with a point of small order the shared secret is zero, whoever agrees with it."""
+    public = certificate.x509.public_key()
+    try:
+        # The scalar is of no importance.
+        return isinstance(public, X25519PublicKey) and bool(_ANYBODY.exchange(public))
+    except ValueError:
+        return False
+
+
+_ANYBODY = X25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 def _oaep_fault(certificate: Certificate) -> list[Finding]:

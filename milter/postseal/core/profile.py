@@ -17,6 +17,7 @@ from postseal.core.name_constraints import OID_NAME_CONSTRAINTS, NameConstraints
 from postseal.core.names import NameKey, name_key
 from postseal.core.policies import NO_POLICIES, PolicyFacts, parse_policies
 from postseal.core.signature import MAX_EXPONENT, MAX_RSA, MIN_RSA, MIN_WEAK_RSA, Algorithm, Scheme, parse_algorithm
+from postseal.core.suite import FAMILIES
 
 ANY_EKU = "2.5.29.37.0"
 EMAIL_PROTECTION = "1.3.6.1.5.5.7.3.4"
@@ -236,7 +237,10 @@ def key_kind(certificate: Certificate) -> str:
     try:
         key = certificate.x509.public_key()
     except Exception:
-        return _brainpool(certificate.spki) or ("unreadable" if oid in _RSA_OR_EC else oid)
+        curve = _brainpool(certificate.spki)
+        # The library has these curves, so it is the point that can't be read.
+        known = curve in FAMILIES
+        return curve if curve and not known else "unreadable" if known or oid in _RSA_OR_EC else oid
     if isinstance(key, rsa.RSAPublicKey):
         return "RSA"
     if isinstance(key, ec.EllipticCurvePublicKey):
