@@ -132,6 +132,16 @@ def test_standard_input_is_a_file_too(tmp_path: Path, alice: Leaf) -> None:
     assert (done.returncode, done.stdout) == (0, b"1 imported, 0 refused\n")
 
 
+def test_an_empty_list_says_where_it_looked(cert: Shell, tmp_path: Path) -> None:
+    """The store is one place, the folder another: who has filled the folder alone would see nothing."""
+    assert cert("list", code=1) == ""
+    assert cert.error.startswith("postseal: no certificate in the store; what is in /")
+    cert("list", "nobody@example.test", code=1)
+    assert cert.error.startswith("postseal: no certificate for nobody@example.test in the store; ")
+    assert cert.json("list", code=1) == {"certificates": []}
+    assert cert.error == ""
+
+
 def test_a_certificate_for_next_month_is_taken_today(ca: Authority) -> None:
     """Renewed certificates come early."""
     leaf = ca.issue("early@example.test", not_before=NOW + 20 * DAY, not_after=NOW + 300 * DAY)

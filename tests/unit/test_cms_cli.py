@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 
 from support.cms import root
 from support.command import postseal
@@ -171,6 +172,8 @@ def test_keys_that_cannot_be_used_are_named(files: dict[str, str], tmp_path: Pat
     good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
     good.write_bytes(b"correct horse\nsecond line\n")
     bad.write_bytes(b"wrong\n")
+    bag = tmp_path / "b.p12"
+    bag.write_bytes(serialize_key_and_certificates(b"b", leaf("rsa2048").key, None, None, NoEncryption()))
     empty = tmp_path / "empty.txt"
     empty.write_bytes(b"\n")
     assert postseal("open", "--key", str(locked), "--passphrase-file", str(good), stdin=sealed).stdout == MESSAGE
@@ -181,6 +184,7 @@ def test_keys_that_cannot_be_used_are_named(files: dict[str, str], tmp_path: Pat
         ((files["rsa.key"], "--passphrase-file", str(good)), 65, "isn't encrypted"),
         ((str(locked), "--passphrase-file", str(empty)), 65, "locked.key: the passphrase is empty"),
         ((files["rsa.crt"],), 65, "can't be read"),
+        ((str(bag),), 65, "b.p12: a PKCS#12 file; take the key out of it: openssl pkcs12 -nocerts"),
         ((files["rsa.key"], "--certificate", files["p256.crt"]), 65, "isn't for this key"),
         ((files["p256.key"],), 65, "can't be decrypted"),
     )

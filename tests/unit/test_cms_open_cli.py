@@ -167,3 +167,10 @@ def test_inspect_names_what_it_knows_and_leaves_out_what_it_does_not(world: dict
     assert b"can read: aes256-gcm, aes128-gcm, aes256-cbc, aes192-cbc, aes128-cbc, oaep-sha" in text
     assert b", ecdh-" in text
     assert b"1.2.840" not in text
+
+
+def test_a_sentence_is_said_once(world: dict[str, Path]) -> None:
+    """Where the detail is no more than the reason's own sentence."""
+    done = run(world, "--anchor", "root.pem")
+    assert done.returncode == 1
+    assert done.stderr.count(b"names neither a CRL nor an OCSP responder") == 1

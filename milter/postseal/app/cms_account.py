@@ -188,10 +188,9 @@ def layer_as_text(number: int, layer: Layer) -> Iterator[str]:
 
 def signer_as_text(signer: SignerReport) -> Iterator[str]:
     account = signer.account
-    detail = f": {escape(signer.detail)}" if signer.detail else ""
-    yield (
-        f"signer {escape(_who(account))}: {signer.verdict}: {reason(signer.reason).sentence} ({signer.reason}){detail}"
-    )
+    sentence = reason(signer.reason).sentence
+    detail = f": {escape(signer.detail)}" if signer.detail not in ("", sentence) else ""
+    yield f"signer {escape(_who(account))}: {signer.verdict}: {sentence} ({signer.reason}){detail}"
     how = ", ".join(each for each in (account.scheme, account.digest, account.weak) if each)
     checked = f"; checked for {moment(signer.path.at)}" if signer.path is not None else ""
     time = account.claims.signing_time

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 
+from postseal.core.certs import is_pkcs12
 from postseal.core.cms.signing import SigningKey
 from postseal.core.errors import BadData
 
@@ -16,6 +17,8 @@ def load_key(blob: bytes, passphrase: bytes | None) -> PrivateKeyTypes:
     if passphrase == b"":
         # The library takes an empty one for none.
         raise BadData("the passphrase is empty")
+    if is_pkcs12(blob):
+        raise BadData("a PKCS#12 file; take the key out of it: openssl pkcs12 -nocerts -in FILE -out KEY")
     load = load_der_private_key if blob[:1] == b"\x30" else load_pem_private_key
     try:
         return load(blob, passphrase)

@@ -234,6 +234,7 @@ def _readable(der: bytes) -> tuple[Certificate, ...]:
 # RFC 7468 §5 and §8, with the older names that its §5.3 and §8.3 mention.
 _CERTIFICATE_LABELS = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 _PKCS7_LABELS = ("PKCS7", "CMS", "PKCS #7 SIGNED DATA")
+_CRL = ": it holds a CRL (postseal evidence import takes it)"
 
 
 def _instead(blob: bytes) -> str:
@@ -243,7 +244,7 @@ def _instead(blob: bytes) -> str:
     if b"-----BEGIN CERTIFICATE REQUEST" in blob or b"-----BEGIN NEW CERTIFICATE REQUEST" in blob:
         return ": it holds a certificate request; the CA makes the certificate from it"
     if b"-----BEGIN X509 CRL" in blob:
-        return ": it holds a CRL (postseal evidence import takes it)"
+        return _CRL
     return ""
 
 
@@ -263,12 +264,29 @@ def _from_der(blob: bytes) -> list[Certificate]:
     # RFC 5652 §3: a ContentInfo begins with an OBJECT IDENTIFIER, a certificate with a SEQUENCE. BER may be inside.
     if is_pkcs7 or blob[:2] == b"\x30\x80":
         return _from_pkcs7(blob)
-    # RFC 7292 §4: a PFX begins with version 3, where a certificate has a SEQUENCE.
-    if re.match(rb"\x30(?:[\x00-\x7f]|\x82..|\x83...)\x02\x01\x03", blob, re.DOTALL):
+    if is_pkcs12(blob):
         raise BadData(
             "a PKCS#12 file, which holds a private key; take the certificate out of it: openssl pkcs12 -nokeys -in FILE"
         )
-    return [load_certificate(blob)]
+    try:
+        return [load_certificate(blob)]
+    except BadData:
+        if _is_crl(blob):
+            raise BadData(f"no certificate found{_CRL}") from None
+        raise
+
+
+def is_pkcs12(blob: bytes) -> bool:
+    """RFC 7292 §4: a PFX begins with version 3, where a certificate has a SEQUENCE."""
+    return re.match(rb"\x30(?:[\x00-\x7f]|\x82..|\x83...)\x02\x01\x03", blob, re.DOTALL) is not None
+
+
+def _is_crl(blob: bytes) -> bool:
+    try:
+        x509.load_der_x509_crl(blob)
+    except Exception:
+        return False
+    return True
 
 
 def _from_pkcs7(der: bytes) -> list[Certificate]:

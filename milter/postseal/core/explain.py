@@ -68,7 +68,7 @@ def _reason(code: str, detail: str = "") -> str:
     entry = CATALOGUE.get(code)
     sentence = entry.sentence if entry else "unknown to this version"
     clause = f"; {entry.clause}" if entry and entry.clause else ""
-    return f"{sentence}{f': {escape(detail)}' if detail else ''} [{escape(code)}{clause}]"
+    return f"{sentence}{f': {escape(detail)}' if detail not in ('', sentence) else ''} [{escape(code)}{clause}]"
 
 
 def _candidate(candidate: Mapping[str, Any]) -> Node:

@@ -151,7 +151,8 @@ class _Progress:
 
 def run_list(args: argparse.Namespace) -> int:
     """0, or 1 when there is nothing to list."""
-    store, clock = certificate_store(load_config(args.config))
+    config = load_config(args.config)
+    store, clock = certificate_store(config)
     entries, words = store.entries(args.reference), store.words()
     if args.json:
         print(json.dumps({"certificates": [_entry(e, words) for e in entries]}, indent=2))
@@ -159,6 +160,10 @@ def run_list(args: argparse.Namespace) -> int:
         at = clock.now()
         for entry in entries:
             print(_line(entry, words, at))
+        if not entries:
+            asked = f" for {escape(args.reference)}" if args.reference else ""
+            folder = config.certificates.directory
+            print(f"postseal: no certificate{asked} in the store; what is in {folder} isn't listed", file=sys.stderr)
     return 0 if entries else 1
 
 
