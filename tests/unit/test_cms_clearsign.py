@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from postseal.core.cms.clearsign import OPAQUE_DRESS, ClearSigned, clear_signed, opaque_signed, prepared
+from postseal.app.cms_sign import SealOrder
+from postseal.core.cms.clearsign import OPAQUE_DRESS, ClearSigned, Entity, clear_signed, opaque_signed, prepared
 from postseal.core.cms.multipart import split_signed
 from postseal.core.cms.signing import Signing
 from postseal.core.cms.smime import split
 from postseal.core.errors import BadData
 from postseal.core.message import Field, HeaderFault, split_message
+from postseal.core.suite import Suite
 from support.signers import AT, signer, signing_root
 
 BOUNDARY = "b0und-1"
@@ -302,3 +304,15 @@ def test_chunks_of_any_size_give_the_same_octets() -> None:
         pieces = [made.update(body[start : start + size]) for start in range(0, len(body), size)]
         bodies.add(made.head + b"".join(pieces) + made.finish())
     assert len(bodies) == 1
+
+
+def test_neither_text_nor_content_key_shows_in_a_note_or_a_repr() -> None:
+    """A line of the message that can't be a header is nobody's to read in a log."""
+    secret = b"the canary sings"
+    fields = (Field(b"Content-Type", b" multipart/mixed; boundary=x"),)
+    body = b"--x\r\n" + secret + b"\xfc\r\n\r\n--x--"
+    made = prepared(split(fields), body)
+    assert made.only_opaque == "a part has a malformed header"
+    order = SealOrder((), Suite.AES_256_CBC, secret * 2, bytes(16))
+    for shown in (repr(made), repr(Entity(fields, body)), repr(order)):
+        assert "canary" not in shown

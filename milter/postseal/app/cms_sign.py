@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
 
@@ -39,8 +39,8 @@ class SealOrder:
 
     cleared: Sequence[Cleared]
     suite: Suite
-    key: bytes
-    iv: bytes
+    key: bytes = field(repr=False)
+    iv: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from postseal.core.cms.armour import decode_body
@@ -31,8 +31,8 @@ _FROM = re.compile(rb"(?m)^From ")
 class Entity:
     """A MIME entity: its header fields and its body, lines ending with CRLF."""
 
-    fields: tuple[Field, ...]
-    body: bytes
+    fields: tuple[Field, ...] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 class _Untouchable(Exception):
@@ -173,7 +173,8 @@ def _quoted(raw: bytes) -> bytes | None:
 def _parsed(octets: bytes) -> Entity:
     taken = split_message(octets)
     if isinstance(taken, HeaderFault):
-        raise _Untouchable(f"a part has a malformed header: {taken.detail}")
+        # Not which line: it may be text of the message.
+        raise _Untouchable("a part has a malformed header")
     return Entity(*taken)
 
 
