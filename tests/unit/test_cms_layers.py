@@ -14,6 +14,7 @@ from postseal.app.cms_entity import Kind
 from postseal.app.cms_inspect import inspect
 from postseal.app.cms_layers import MAX_LAYERS, Opened, Opening, Protection, open_message
 from postseal.app.verify import Request
+from postseal.core.cms.opening import CANNOT_OPEN
 from postseal.core.cms.signed_reader import DATA
 from postseal.core.cms.unwrapping import Holder
 from postseal.core.der import INTEGER, OCTET_STRING, OID, SEQUENCE, context, oid_content, tlv
@@ -260,6 +261,18 @@ def test_a_signature_over_something_else_than_mail_is_none() -> None:
     found = opened(OUTER + clear(part=part + pybase64.b64encode(stamp)))
     assert (found.refused, found.layers[0].signature) == (True, None)
     assert "which isn't mail" in found.layers[0].fault
+
+
+def test_content_that_is_no_message_is_told_like_wrong_padding() -> None:
+    """ALG-6: who sends changed ciphertext and sees the answer must not learn that the padding was right (CBC)."""
+    words = set()
+    for content in (b"no header", b"\xff" * 100, b" folded\r\n\r\n", b"x: y\rz\r\n\r\n"):
+        with pytest.raises(BadData) as caught:
+            opened(OUTER + encrypted(content))
+        words.add(str(caught.value))
+    assert words == {CANNOT_OPEN}
+    with pytest.raises(BadData, match="malformed"):
+        opened(OUTER + encrypted(b"no header", Suite.AES_256_GCM))
 
 
 def test_keys_are_asked_for_by_name() -> None:

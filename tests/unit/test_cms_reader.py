@@ -133,6 +133,22 @@ def test_the_same_message_in_ber_opens(suite: Suite, kind: str) -> None:
         assert open_enveloped(ber, leaf.key, leaf.certificate) == content
 
 
+def test_lengths_may_have_more_octets_than_they_need() -> None:
+    """X.690 §8.1.3.5: in BER, also where an OBJECT IDENTIFIER stands."""
+    leaf = recipient()
+    der = sealed(Suite.AES_256_CBC, [leaf], b"hello")
+    info = asn1.decode_der(cms.ContentInfo, der)
+    version, recipients, eci = map(asn1.encode_der, cms.elements(info.content))
+    data = bytes.fromhex("06092a864886f70d010701")
+    longer = definite(
+        0x30, eci[len(eci) - len(asn1.decode_der(asn1.TLV, eci).data) :].replace(data, b"\x06\x81" + data[1:])
+    )
+    for body in (eci, longer):
+        inner = definite(0xA0, definite(0x30, version, recipients, body))
+        octets = definite(0x30, b"\x06\x82\x00" + asn1.encode_der(info.content_type)[1:], inner)
+        assert open_enveloped(octets, leaf.key) == b"hello"
+
+
 def test_recipients_out_of_order_are_read() -> None:
     """Only DER sorts a SET OF; others write the recipients as they come."""
     leaves = [recipient("rsa2048", slot) for slot in range(3)]

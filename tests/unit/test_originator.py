@@ -68,9 +68,16 @@ def test_no_clear_answer_is_none(values: tuple[str, ...], fault: str) -> None:
 
 def test_a_name_that_looks_like_an_address_is_told() -> None:
     """THR-28: mail programs show the name, and hide the address."""
-    found = originator([Field(b"From", b' "boss@example.test" <evil@example.test>')])
-    assert str(found.mailbox) == "evil@example.test"
-    assert "looks like an address" in found.notes[0]
+    names = (
+        '"boss@example.test"', "=?utf-8?q?boss=40example.test?=", "=?utf-8?b?Ym9zc0BleGFtcGxlLnRlc3Q=?=",
+        "=?utf-8?q?boss=?= =?utf-8?q?=40example.test?=", "boss\uff20example.test",
+    )  # fmt: skip
+    for name in names:
+        found = originator([Field(b"From", f" {name} <evil@example.test>".encode())])
+        assert str(found.mailbox) == "evil@example.test"
+        assert "looks like an address" in found.notes[0]
+    for name in ("Boss", "=?utf-8?q?B=C3=B6ss?=", "=?x-none?q?=40?=", "=?utf-8?b?*?=", "=?utf-8?q?=FF?="):
+        assert originator([Field(b"From", f" {name} <evil@example.test>".encode())]).fault == ""
 
 
 def test_another_field_is_read_alike() -> None:

@@ -28,7 +28,7 @@ from postseal.app.cms_verify import (
 from postseal.app.verify import Request
 from postseal.core.cms.compressed import InflationLimits, decompress
 from postseal.core.cms.multipart import split_signed
-from postseal.core.cms.opening import Reading, unseal
+from postseal.core.cms.opening import CANNOT_OPEN, Reading, unseal
 from postseal.core.cms.signed_reader import DATA, joined, parse_detached, parse_signed
 from postseal.core.cms.unwrapping import Holder
 from postseal.core.errors import BadData
@@ -146,11 +146,22 @@ def open_message(message: bytes, opening: Opening, entity: Entity | None = None)
         if outer.fields is None and not looks_like_entity(content):
             break
         content = content if outer.fields is None else _with_crlf(content, notes)
-        current = take_entity(content, secret=True) if content else Entity((), b"")
+        current = _taken(content, layers) if content else Entity((), b"")
         notes += left_out(current, outer)
     if outer.fields is not None and content is not message:
         content = opened_header(outer.fields, current.fields or ()) + current.body
     return Opened(content, tuple(_told_apart(layers)), tuple(notes))
+
+
+def _taken(content: bytes, layers: Sequence[Layer]) -> Entity:
+    try:
+        return take_entity(content, secret=True)
+    except BadData as exc:
+        # ALG-6, RFC 8551 §6: with CBC, whether the padding was right must not be told by another sentence, since that is what
+        # somebody asks for who changes messages to learn what is in them.
+        if all(layer.authenticated for layer in layers):
+            raise
+        raise BadData(CANNOT_OPEN) from exc
 
 
 def _told_apart(layers: Sequence[Layer]) -> Iterator[Layer]:

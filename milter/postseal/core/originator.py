@@ -7,8 +7,11 @@ look like somebody else's.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from email.errors import MessageError
+from email.header import decode_header, make_header
 
 from postseal.core.address import Mailbox, parse_mailbox
 from postseal.core.errors import BadData
@@ -86,7 +89,16 @@ def _mailbox(text: str, word: str) -> Originator:
         phrase, rest = tokens[:start], "".join(tokens[start + 1 :]).strip(" \t")
         if start < 0 or not rest.endswith(">") or rest.count(">") != 1 or "<" in tokens[start + 1 :] or "@" in phrase:
             raise BadData("brackets that don't fit")
-        if any("@" in token for token in phrase):
+        if "@" in _shown("".join(phrase)):
             notes = (f"the name in the field {word} looks like an address, but isn't the one that counts",)
         tokens = [rest[:-1]]
     return Originator(parse_mailbox("".join(tokens).strip(" \t")), "", notes)
+
+
+def _shown(phrase: str) -> str:
+    """A name as readers show it: RFC 2047 undone, and signs that only look like others made these."""
+    try:
+        text = str(make_header(decode_header(phrase)))
+    except (MessageError, LookupError, ValueError):
+        text = phrase
+    return unicodedata.normalize("NFKC", text)

@@ -62,7 +62,7 @@ def inflated(octets: Octets, limits: InflationLimits = _LIMITS) -> Iterator[byte
         if algorithm != _ZLIB:
             raise BadData(f"the content is compressed in a way that nobody knows: {algorithm.dotted_string}")
         walk.enter(0x30)
-        asn1.decode_der(Oid, walk.part(0x06))
+        asn1.decode_der(Oid, to_der(walk.part(0x06)))
         if walk.peek() < 0:
             raise BadData("not a compressed CMS message: the content isn't in it")
         walk.enter(0xA0)

@@ -105,7 +105,7 @@ def _holds_a_key(info: cms.RecipientInfo) -> bool:
 def enter_content_info(walk: Walk) -> Oid:
     """RFC 5652 §3: into the content. Raises ValueError, BadData."""
     walk.enter(0x30)
-    kind = asn1.decode_der(Oid, walk.part(0x06))
+    kind = asn1.decode_der(Oid, to_der(walk.part(0x06)))
     walk.enter(0xA0)
     return kind
 
@@ -127,7 +127,7 @@ def _enveloped(walk: Walk, authenticated: bool) -> Enveloped:
         _check_unread(walk.part(0xA0))
     recipients = _recipients(walk.part(0x31))
     walk.enter(0x30)
-    content_type = asn1.decode_der(Oid, walk.part(0x06))
+    content_type = asn1.decode_der(Oid, to_der(walk.part(0x06)))
     cipher, parameters = cms.algorithm_of(cms.tlv(to_der(walk.part(0x30))))
     if cipher not in cms.CONTENT_CIPHERS and cipher not in cms.FOREIGN_CIPHERS:
         raise BadData(f"not an encrypted CMS message: unknown content cipher {cipher.dotted_string}")
