@@ -331,7 +331,10 @@ def test_advice_names_what_was_probably_not_meant() -> None:
         ({"milter": good, "lookup": {"allow_networks": ["10.0.0.0/8"]}}, "private networks"),
         ({"milter": good, "lookup": {"request_timeout": "1 s"}}, "budget"),
         ({"milter": good, "policy": [{"name": "a", "cipher": "aes256-gcm"}]}, "Outlook"),
-        ({"milter": good, "policy": [{"name": "a", "floor": "aes128-gcm"}]}, "seals only for who says"),
+        (
+            {"milter": good, "policy": [{"name": "a", "floor": "aes128-gcm"}]},
+            "seals only for who says that he reads it; who has no certificate still gets mail in clear",
+        ),
         ({"milter": good, "policy": [{"name": "a", "seal": "never"}]}, "nothing will be sealed"),
     ]:
         (warning,) = warnings(Config.default(**options))

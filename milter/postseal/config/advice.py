@@ -64,9 +64,9 @@ def _rules(config: Config) -> Iterator[str]:
         if ciphers.suite is not None and ciphers.suite.gcm:
             yield f'[[policy]] rule "{rule.name}": Outlook and Thunderbird can\'t read cipher = "{ciphers.suite}"'
         elif ciphers.unasked is None:
-            yield (
-                f'[[policy]] rule "{rule.name}": floor = "{ciphers.floor}" seals only for who says that he reads it; all '
-                "other mail under this rule is refused"
-            )
+            words = f'[[policy]] rule "{rule.name}": floor = "{ciphers.floor}" seals only for who says that he reads it'
+            if rule.without_certificate is WithoutCertificate.CLEAR:
+                words += '; who has no certificate still gets mail in clear (without_certificate = "clear")'
+            yield words
     if all(rule.seal is Seal.NEVER for rule in config.rules):
         yield '[[policy]] every rule says seal = "never": nothing will be sealed'

@@ -59,7 +59,7 @@ class Policy:
         Content cipher for recipients of whom nothing better is known. Outlook and Thunderbird can't read "aes256-gcm".""")
     floor: Suite = option(choice(Suite), "aes128-cbc", """
         No shorter key, and with a GCM no CBC: whom that doesn't suit gets nothing, not even in clear. "aes128-gcm" alone
-        seals only for who says that he reads GCM.""")
+        seals only for who says that he reads GCM. Of who has no certificate without_certificate says what happens.""")
     ceiling: Suite = option(choice(Suite), "aes256-gcm", """
         No longer key, and with a CBC no GCM, whatever the recipient says that he reads.""")
     key_transport: KeyTransport | None = option(optional(choice(KeyTransport), "as in ciphers"), "", """

@@ -59,6 +59,8 @@ def _fit(path: str, certificate: Certificate, wrap: Wrap, x25519: bool) -> list[
     notes = []
     for finding in fitness(certificate, None, SystemClock().now(), x25519=x25519):
         sentence = f"{path}: {escape(finding.detail)} ({finding.code})"
+        if finding.fatal and key_kind(certificate) == "X25519" and not x25519:
+            sentence += "; --allow-x25519 seals for it all the same"
         if finding.fatal:
             raise BadData(sentence)
         notes.append(sentence)
