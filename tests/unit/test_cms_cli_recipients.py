@@ -68,6 +68,19 @@ def test_a_certificate_without_key_identifier_is_refused_by_name(tmp_path: Path)
     assert postseal("seal", "--to", certificate, stdin=MESSAGE).returncode == 0
 
 
+def test_a_key_identifier_that_two_keys_bear_is_refused(tmp_path: Path) -> None:
+    """RFC 5652 §6.2.1: the second of them would find the first one's part, and couldn't open it."""
+    far, ids = NOW + timedelta(days=3000), bytes.fromhex("0603551d0e0416")
+    leaves = [root().issue("b@example.test", slot=("cli", "twin", n), not_after=far) for n in range(2)]
+    first, second = (leaf.certificate.der[leaf.certificate.der.index(ids) + len(ids) :][:22] for leaf in leaves)
+    twin = Leaf(load_certificate(leaves[1].certificate.der.replace(second, first)), leaves[1].key)
+    files = [save(tmp_path, name, leaf)[0] for name, leaf in (("one", leaves[0]), ("two", twin))]
+    done = postseal("seal", "--to", *files, "--recipient-id", "key-id", stdin=MESSAGE)
+    assert (done.returncode, done.stdout) == (65, b"")
+    assert b"two keys have the same subject key identifier" in done.stderr
+    assert postseal("seal", "--to", *files, stdin=MESSAGE).returncode == 0
+
+
 def test_x25519_needs_the_switch(tmp_path: Path) -> None:
     """RFC 8418"""
     certificate, key = save(tmp_path, "x25519")

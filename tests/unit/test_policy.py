@@ -289,6 +289,28 @@ def test_certificates_are_named_by_key_identifier_on_demand() -> None:
     assert not any(c.wrap.by_key_id for d in decide(MESSAGE, people, SOFT, NOW).deliveries for c in d.cleared)
 
 
+def test_a_key_identifier_that_two_keys_bear_names_neither() -> None:
+    """RFC 5652 §6.2.1: whom it names must be able to find his part; the same key in two certificates is no trouble."""
+    own = bytes.fromhex("0603551d0e0416")
+    other = ROOT.issue("alice@example.test", slot="twin").certificate
+    theirs, ours = (c.der[c.der.index(own) + len(own) :][:22] for c in (other, ALICE))
+    twin = load_certificate(other.der.replace(theirs, ours))
+    assert twin.spki != ALICE.spki
+    people = [
+        recipient(assessed(GOOD), address="a@x.example"),
+        recipient(assessed(GOOD, certificate=twin), address="b@x.example"),
+    ]
+    by_key_id = PolicySettings(recipient_id=RecipientId.KEY_ID)
+    (copy,) = decide(MESSAGE, people, SOFT, NOW, by_key_id).deliveries
+    assert [(c.certificate, c.wrap.by_key_id) for c in copy.cleared] == [(ALICE, False), (twin, False)]
+    (copy,) = decide(MESSAGE, people[:1], SOFT, NOW, by_key_id).deliveries
+    assert [c.wrap.by_key_id for c in copy.cleared] == [True]
+    renewed = load_certificate(ALICE.der[:-1] + bytes([ALICE.der[-1] ^ 1]))
+    people[1] = recipient(assessed(GOOD, certificate=renewed), address="b@x.example")
+    (copy,) = decide(MESSAGE, people, SOFT, NOW, by_key_id).deliveries
+    assert [c.wrap.by_key_id for c in copy.cleared] == [True, True]
+
+
 def test_one_bad_recipient_stops_all_copies() -> None:
     people = [recipient(assessed(GOOD)), recipient(address="b@must.example")]
     rule = Config.default(policy=[{"name": "m", "recipients": ["must.example"], "seal": "must"}]).rules

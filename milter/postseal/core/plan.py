@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
+from postseal.core.certs import Certificate
 from postseal.core.ciphers import Choice, CipherRule, common
 from postseal.core.fitness import key_family
+from postseal.core.profile import profile
 from postseal.core.reasons import CATALOGUE
 from postseal.core.suite import KeyFamily, Suite
 from postseal.core.text import address, escape
@@ -112,7 +114,7 @@ def group(decisions: Sequence[Decision], join_families: bool = False) -> tuple[D
     """
     sealed: dict[tuple[Suite, _Kind | None], list[Decision]] = {}
     clear: list[str] = []
-    for decision in decisions:
+    for decision in _told_apart(decisions):
         if decision.action is Action.CLEAR:
             clear.append(decision.recipient)
         elif decision.action is Action.SEAL and decision.suite and decision.cleared:
@@ -135,6 +137,39 @@ def group(decisions: Sequence[Decision], join_families: bool = False) -> tuple[D
     if clear:
         copies.append(Delivery(_different(clear), None, None))
     return tuple(copies)
+
+
+def _told_apart(decisions: Sequence[Decision]) -> Sequence[Decision]:
+    """A key identifier that two keys bear names neither: a reader tries the first, and gives up or shows rubbish.
+
+    Such certificates are named by issuer and serial number.
+    """
+    shared = shared_key_ids([cleared for decision in decisions for cleared in decision.cleared])
+    if not shared:
+        return decisions
+    return [
+        replace(
+            decision,
+            cleared=tuple(
+                replace(c, wrap=replace(c.wrap, by_key_id=c.wrap.by_key_id and _key_id(c.certificate) not in shared))
+                for c in decision.cleared
+            ),
+        )
+        for decision in decisions
+    ]
+
+
+def shared_key_ids(people: Sequence[Cleared]) -> frozenset[bytes]:
+    """Subject key identifiers by which several keys would be named."""
+    keys: dict[bytes, set[bytes]] = {}
+    for cleared in people:
+        if cleared.wrap.by_key_id:
+            keys.setdefault(_key_id(cleared.certificate), set()).add(cleared.certificate.spki)
+    return frozenset(key_id for key_id, owners in keys.items() if len(owners) > 1)
+
+
+def _key_id(certificate: Certificate) -> bytes:
+    return profile(certificate).subject_key_id or b""
 
 
 _Kind = tuple[KeyFamily, bool]

@@ -7,6 +7,7 @@ import argparse
 from postseal.core.certs import Certificate
 from postseal.core.errors import BadData
 from postseal.core.fitness import fitness, key_family
+from postseal.core.plan import shared_key_ids
 from postseal.core.policy import Cleared, clear_by_operator
 from postseal.core.profile import key_kind, profile
 from postseal.core.suite import KeyFamily, KeyTransport, RecipientId, Wrap
@@ -45,6 +46,10 @@ def recipients(args: argparse.Namespace) -> tuple[list[Cleared], list[str]]:
         certificate = read_certificate(path)
         notes += _fit(path, certificate, wrap, args.allow_x25519)
         found.setdefault(certificate, clear_by_operator(certificate, wrap))
+    if shared_key_ids(list(found.values())):
+        raise BadData(
+            f"two keys have the same subject key identifier, so --recipient-id {RecipientId.KEY_ID} can't tell them apart"
+        )
     notes.append("the certificates' path and revocation were not checked")
     families = {key_family(certificate) for certificate in found}
     if len(families) > 1:
