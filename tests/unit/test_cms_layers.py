@@ -215,6 +215,35 @@ def test_inner_fields_set_nothing_outside() -> None:
     assert stranger.refused
 
 
+def test_a_great_many_inner_fields_are_counted() -> None:
+    """THR-10: somebody else's header doesn't fill the log."""
+    found = opened(OUTER + encrypted(b"X: y\r\n" * 50_000 + ENTITY))
+    assert (found.octets, len(found.notes)) == (OUTER + ENTITY, 21)
+    assert found.notes[-1] == "49980 more fields inside the sealed content were left out"
+
+
+def test_content_that_the_signature_brings_is_told() -> None:
+    """RFC 8551 §3.5.3.1: what stands between the boundaries is checked, and whoever shows something else is on his own."""
+    part = b"Content-Type: application/pkcs7-signature\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    found = opened(OUTER + clear(part=part + pybase64.b64encode(openssl_cms(ENTITY, "-nodetach", signers=(signer(),)))))
+    assert (found.refused, len(found.layers[0].notes)) == (False, 1)
+    other = opened(
+        OUTER + clear(part=part + pybase64.b64encode(openssl_cms(b"other", "-nodetach", signers=(signer(),))))
+    )
+    assert other.refused
+    assert "content of its own" in other.layers[0].notes[0]
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\r\n\r\n", b"\n", b""])
+def test_a_line_end_behind_a_binary_signature_is_read(end: bytes) -> None:
+    """As behind what is encrypted: relays end the last line."""
+    binary = b"Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: binary\r\n\r\n"
+    der = openssl_cms(ENTITY, "-nodetach", signers=(signer(),))
+    assert opened(OUTER + binary + der + end).octets == OUTER + ENTITY
+    with pytest.raises(BadData, match="after its end"):
+        opened(OUTER + binary + der + end + b"x")
+
+
 def test_layers_are_bounded() -> None:
     message = ENTITY
     for _ in range(MAX_LAYERS):

@@ -37,6 +37,8 @@ from postseal.core.text import escape
 
 MAX_LAYERS = 8
 _GLANCE = 16 * 1024
+# A header of a megabyte has room for 200,000 fields, and nobody reads so many notes.
+_FIELDS_TOLD = 20
 _OUTSIDE = "this signature is outside of what is encrypted: it says nothing of who wrote what is inside"
 _AS_EVER = Reading()
 _LIMITS = InflationLimits()
@@ -242,6 +244,9 @@ def _clear_signed(entity: Entity, opening: Opening, expected: Expected) -> _Peel
     checked = check_clear(parts, signed, opening.request.intermediates)
     report = judge_signers(checked, opening.request, expected, opening.at)
     notes = parts.notes
+    if signed.content is not None:
+        # RFC 8551 §3.5.3.1: the signature of clear-signed mail is detached. Other readers might show that content.
+        notes += ("the signature brings content of its own, which isn't what is signed here",)
     content = None
     if looks_like_entity(bytes(parts.covered[:_GLANCE])):
         covered = bytes(parts.covered)
@@ -268,11 +273,15 @@ def left_out(entity: Entity, outer: Entity) -> list[str]:
     if outer.fields is None:
         return []
     # ALG-8: what stands inside must not set fields of the message outside.
-    return [
-        f"the field {escape(field.name.decode('latin-1'), 60)} inside the sealed content was left out"
+    names = [
+        escape(field.name.decode("latin-1"), 60)
         for field in entity.fields or ()
         if not field.name.lower().startswith(b"content-") and not field.named(b"mime-version")
     ]
+    notes = [f"the field {name} inside the sealed content was left out" for name in names[:_FIELDS_TOLD]]
+    if len(names) > _FIELDS_TOLD:
+        notes.append(f"{len(names) - _FIELDS_TOLD} more fields inside the sealed content were left out")
+    return notes
 
 
 def opened_header(outer: Sequence[Field], inner: Sequence[Field]) -> bytes:
