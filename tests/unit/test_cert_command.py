@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -130,6 +131,18 @@ def test_standard_input_is_a_file_too(tmp_path: Path, alice: Leaf) -> None:
     command = [*POSTSEAL, "cert", "import", "--config", str(config), "-"]
     done = subprocess.run(command, input=alice.pem, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, b"1 imported, 0 refused\n")
+
+
+def test_what_is_too_large_is_refused_whole(
+    cert: Shell, alice: Leaf, ca: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Standard input was cut there: behind the last whole certificate nobody would have noticed."""
+    both = alice.pem + ca.issue("bob@example.test", slot="large").pem
+    monkeypatch.setattr("postseal.shell.cli.cert._MAX_FILE", len(alice.pem))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(both)))
+    found = cert.json("import", "-", code=1)
+    assert (found["imported"], [each["source"] for each in found["refused"]]) == ([], ["stdin"])
+    assert "larger than" in found["refused"][0]["detail"]
 
 
 def test_an_empty_list_says_where_it_looked(cert: Shell, tmp_path: Path) -> None:

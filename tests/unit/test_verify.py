@@ -168,6 +168,8 @@ def test_explain_shows_names_purposes_and_policies(files: Path, capsys: pytest.C
         (["alice.pem", "--at", "1e400"], 64, "expected a time"),
         (["alice.pem", "--at", "0001-01-01T00:00:00+14:00"], 64, "expected a time"),
         (["alice.pem", "--at", "9999-12-31T23:59:59-10:00"], 64, "expected a time"),
+        (["alice.pem", "--address", ""], 64, "--address: '' is not a mail address"),
+        (["alice.pem", "--at", ""], 64, "--at '': expected a time"),
         (["alice.pem", "--address", "nobody"], 64, "--address: 'nobody' is not a mail address"),
         (["alice.pem", "--online", "--offline"], 64, "not allowed"),
         (["alice.pem", "--allow-port", "8080"], 64, "with --online only"),

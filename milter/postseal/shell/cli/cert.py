@@ -30,6 +30,7 @@ from postseal.wiring.certificates import certificate_store
 
 _BATCH = 500
 _MAX_FILE = 512 * 1024 * 1024
+_TOO_LARGE = f"larger than {_MAX_FILE // 1024 // 1024} MiB"
 
 
 def register(commands: Any) -> None:
@@ -90,7 +91,11 @@ def run_import(args: argparse.Namespace) -> int:
 def _contents(names: list[str], refused: list[Refused]) -> Iterator[tuple[str, bytes]]:
     for name in names:
         if name == "-":
-            yield "stdin", read_input(_MAX_FILE)
+            blob = read_input(_MAX_FILE + 1)
+            if len(blob) > _MAX_FILE:
+                refused.append(Refused("stdin", "cert.unreadable", _TOO_LARGE))
+            else:
+                yield "stdin", blob
             continue
         path = Path(name)
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -99,7 +104,7 @@ def _contents(names: list[str], refused: list[Refused]) -> Iterator[tuple[str, b
         for file in files:
             try:
                 if file.stat().st_size > _MAX_FILE:
-                    raise OSError(0, f"larger than {_MAX_FILE // 1024 // 1024} MiB")
+                    raise OSError(0, _TOO_LARGE)
                 yield str(file), file.read_bytes()
             except OSError as exc:
                 refused.append(Refused(str(file), "cert.unreadable", exc.strerror or str(exc)))

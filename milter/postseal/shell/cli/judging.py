@@ -28,8 +28,8 @@ def judging_options(parser: argparse.ArgumentParser, *, address: str) -> None:
         ("ocsp", "file with OCSP responses (DER or PEM)"),
     ):
         parser.add_argument(f"--{option}", metavar="F", action="append", default=[], help=f"{text}; may be repeated")
-    parser.add_argument("--at", metavar="TIME", default="", help="verify for this time (RFC 3339 or Unix seconds)")
-    parser.add_argument("--address", metavar="A", default="", help=address)
+    parser.add_argument("--at", metavar="TIME", help="verify for this time (RFC 3339 or Unix seconds)")
+    parser.add_argument("--address", metavar="A", help=address)
     parser.add_argument(
         "--allow-weak-keys", action="store_true",
         help="admit RSA from 1024 bits, SHA-1 and SHA-224; shorter keys and MD5 never",
@@ -39,7 +39,7 @@ def judging_options(parser: argparse.ArgumentParser, *, address: str) -> None:
 
 def judging_time(args: argparse.Namespace) -> datetime:
     """The moment that is asked about: now unless ``--at`` says another. Raises Usage."""
-    return parse_time(args.at) if args.at else SystemClock().now()
+    return SystemClock().now() if args.at is None else parse_time(args.at)
 
 
 def judging_request(args: argparse.Namespace, at: datetime) -> Request:
@@ -59,14 +59,15 @@ def judging_request(args: argparse.Namespace, at: datetime) -> Request:
         weak_keys=args.allow_weak_keys,
         revocation=not args.no_revocation,
         # CERT-15: patience is for clocks that go wrong; a time that is given is meant.
-        skew=timedelta(0) if args.at else SKEW,
-        clock=SystemClock().now() if args.at else None,
+        skew=SKEW if args.at is None else timedelta(0),
+        clock=None if args.at is None else SystemClock().now(),
     )
 
 
-def _mailbox(text: str) -> Mailbox | None:
+def _mailbox(text: str | None) -> Mailbox | None:
+    """An empty one is a mistake, such as a variable that isn't set, and mustn't mean: anybody."""
     try:
-        return parse_mailbox(text) if text else None
+        return None if text is None else parse_mailbox(text)
     except BadData as exc:
         raise Usage(f"--address: {exc}") from exc
 

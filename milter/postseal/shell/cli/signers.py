@@ -64,7 +64,7 @@ def signers_of(args: argparse.Namespace) -> tuple[tuple[Signer, ...], tuple[str,
     if args.passphrase_file:
         passphrase = read_file(args.passphrase_file).split(b"\n", 1)[0].rstrip(b"\r")
     chain = [certificate for path in args.signer_chain for certificate in _certificates(path)]
-    answers = read_certificate(args.answers_to) if args.answers_to else None
+    answers = None if args.answers_to is None else read_certificate(args.answers_to)
     signers, notes = [], []
     for key_path, path in zip(keys, certificates or keys, strict=True):
         key = _key(key_path, passphrase)
