@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ObjectIdentifier
 
 from postseal.core.cms import structures as cms
-from postseal.core.cms.ber import MAX_DEPTH, to_der
+from postseal.core.cms.ber import MAX_DEPTH, MAX_ELEMENTS, to_der
+from postseal.core.cms.ber_cursor import BerCursor
 from postseal.core.cms.classify import classify
 from postseal.core.cms.content import ContentSealer
 from postseal.core.cms.envelope import envelope
@@ -52,6 +53,10 @@ def definite(tag: int, *parts: bytes) -> bytes:
         ("3180 0000", "3100"),
         ("3106 020102 020101", "3106020101020102"),
         ("3180 0401bb 2480 0401aa 0000 0000", "31060401aa0401bb"),
+        # Values of one octet of length are taken in a run: it ends where one isn't DER as it stands, and counts in a SET.
+        ("3080 0500 2400 0500 3000 2480 0000 0500 0000", "300c 0500 0400 0500 3000 0400 0500"),
+        ("3113 0500 0401bb 0481 01aa 3100 2403 0401ab 020101", "3110 020101 0401aa 0401ab 0401bb 0500 3100"),
+        ("2480 0400 0401aa 0481 01bb 2403 0401cc 0401dd 0000", "0404aabbccdd"),
         ("3081 03 020101", "3003020101"),
         ("3084 00000003 020101", "3003020101"),
     ],
@@ -77,6 +82,9 @@ def test_ber_becomes_der(ber: str, der: str) -> None:
         ("30ff", "can't be"),
         ("3084 ffffffff", "cut off"),
         ("3002 3080 0000", "cut off"),
+        ("3005 020101 0401", "cut off"),
+        ("2406 0401aa 0402bb", "cut off"),
+        ("3080 3003 0402aa 0000", "cut off"),
         ("3004 3080 0000", ""),
     ],
 )
@@ -102,6 +110,24 @@ def test_depth_and_number_of_elements_are_bounded() -> None:
         to_der(b"\x30\x80" * 1_000_000)
     with pytest.raises(BadData, match="elements"):
         to_der(indefinite(0x30, b"\x05\x00" * 600_000))
+    for tag, value in ((0x30, b"\x05\0"), (0x31, b"\x05\0"), (0x24, b"\x04\0"), (0x30, b"\x30\0")):
+        to_der(definite(tag, value * (MAX_ELEMENTS - 1)))
+        with pytest.raises(BadData, match="elements"):
+            to_der(definite(tag, value * MAX_ELEMENTS))
+
+
+def test_pieces_of_signed_content_are_bounded() -> None:
+    """T-15: as those of encrypted content are: 65,536 of any size, and beyond that one for each 256 octets."""
+
+    def pieces(octets: bytes) -> int:
+        cursor = BerCursor.over(octets)
+        return len(cursor.octets(cursor.take()))
+
+    for piece in (b"\x04\x01x", definite(0x04, bytes(130))):
+        assert pieces(indefinite(0x24, piece * 65_536)) == 65_536
+        with pytest.raises(BadData, match="too many pieces"):
+            pieces(definite(0x24, piece * 150_000))
+    assert pieces(indefinite(0x24, definite(0x04, bytes(300)) * 70_000)) == 70_000
 
 
 def as_ber(der: bytes, pieces: int) -> bytes:

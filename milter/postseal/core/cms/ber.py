@@ -24,12 +24,18 @@ MAX_PART = 4 * 1024 * 1024
 # A SET is joined and sorted on each level that it is nested: that costs a copy of it.
 _MAX_SET = 16 * 1024 * 1024
 # Pieces of content: writers make them of 1 KB to 64 KB. So many small ones are free; beyond them the average counts.
-_FREE_PIECES = 65_536
-_LEAST_AVERAGE = 256
+FREE_PIECES = 65_536
+LEAST_AVERAGE = 256
 
 _OCTET_STRING = 0x04
 _SET = 0x31
 _CONSTRUCTED = 0x20
+# By identifier: a value shorter than this is DER as it stands. What is constructed is if it is empty, a string isn't even then;
+# end-of-contents (X.690 §8.1.5) and tag numbers over 30 are none at all.
+_SHORT = bytes(
+    0 if tag in (0, _OCTET_STRING | _CONSTRUCTED) or tag & 0x1F == 0x1F else 1 if tag & _CONSTRUCTED else 0x80
+    for tag in range(256)
+)
 # How much content is handed out at once: what the second-level cache of the processor holds.
 _CHUNK = 65536
 
@@ -198,7 +204,7 @@ class Walk:
         depth = len(self._open) - 1
         end, limit = self._open[-1]
         position = self.position
-        most = 2 * (_FREE_PIECES + len(octets) // _LEAST_AVERAGE)
+        most = 2 * (FREE_PIECES + len(octets) // LEAST_AVERAGE)
         while True:
             if position == end or (end is None and octets[position : position + 2] == b"\x00\x00"):
                 self.position = position
@@ -263,11 +269,48 @@ class _Frame:
         if self.tag == _SET and len(self.starts) > 1:
             if self.length > _MAX_SET:
                 _refuse(f"a SET of more than {_MAX_SET} octets")
-            edges = pairwise([*self.starts, len(self.pieces)])
-            children = [b"".join(self.pieces[start:end]) for start, end in edges]
+            children: list[bytes] = (
+                [*map(bytes, self.pieces)] if len(self.starts) == len(self.pieces) else self._children()
+            )
             # X.690 §11.6: the elements of a SET OF come in the order of their octets.
             return _SET, [b"".join(sorted(children))], self.length
         return self.tag, self.pieces, self.length
+
+    def _children(self) -> list[bytes]:
+        return [b"".join(self.pieces[start:end]) for start, end in pairwise([*self.starts, len(self.pieces)])]
+
+    def short_values(self, octets: bytes | memoryview, position: int, limit: int, budget: int) -> tuple[int, int]:
+        """Takes the values that come next and are DER already: primitive ones of up to 127 octets, and empty ones.
+
+        Returns where the first other thing is, and what is left of the number of elements. Octets in small pieces are copied:
+        a view takes five times as much memory.
+        """
+        tag, pieces, first = self.tag, self.pieces, position
+        if tag == _OCTET_STRING | _CONSTRUCTED:
+            while (
+                position + 1 < limit and octets[position] == _OCTET_STRING and (length := octets[position + 1]) < 0x80
+            ):
+                start, position = position + 2, position + 2 + length
+                if position > limit or budget <= 0:
+                    return start - 2, budget
+                pieces.append(octets[start:position])
+                self.length += length
+                budget -= 1
+            return position, budget
+        while position + 1 < limit and (length := octets[position + 1]) < _SHORT[octets[position]]:
+            end = position + 2 + length
+            if end > limit or budget <= 0:
+                break
+            if tag == _SET:
+                self.starts.append(len(pieces))
+                pieces.append(octets[position:end])
+            position = end
+            budget -= 1
+        if position > first:
+            if tag != _SET:
+                pieces.append(octets[first:position])
+            self.length += position - first
+        return position, budget
 
 
 def check_bounds(der: bytes) -> None:
@@ -331,6 +374,11 @@ def _one_value(octets: bytes | memoryview, budget: int) -> tuple[bytes, int, int
             frame = stack[-1]
         if root.pieces:
             return b"".join(root.pieces), position, budget
+        if 1 < len(stack) <= MAX_DEPTH:
+            at = position
+            position, budget = frame.short_values(octets, at, limits[-1], budget)
+            if position > at:
+                continue
         budget -= 1
         if budget < 0:
             _refuse(f"more than {MAX_ELEMENTS} elements")

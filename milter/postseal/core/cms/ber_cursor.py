@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, NoReturn
 
+from postseal.core.cms.ber import FREE_PIECES, LEAST_AVERAGE
 from postseal.core.der import OCTET_STRING
 from postseal.core.errors import BadData
 
@@ -143,22 +144,41 @@ class BerCursor:
     def content(self, part: Part) -> memoryview:
         return self._walk.data[part.body : part.end]
 
+    def _short_pieces(self, pieces: list[memoryview], most: int) -> None:
+        """Takes the pieces of an OCTET STRING that come next, as far as each has a length of one octet."""
+        walk, at, end = self._walk, self.at, self.end
+        data, left = walk.data, walk.left
+        while at + 1 < end and data[at] == OCTET_STRING and (length := data[at + 1]) < 0x80 and left > 0:
+            if len(pieces) > most:
+                refuse("content in too many pieces")
+            body, stop = at + 2, at + 2 + length
+            if stop > end:
+                break
+            pieces.append(data[body:stop])
+            at = stop
+            left -= 1
+        self.at, walk.left = at, left
+
     def octets(self, part: Part) -> tuple[memoryview, ...]:
         """X.690 §8.7.3: what an OCTET STRING holds, whole or in pieces, in views of the buffer."""
         if part.tag & ~_CONSTRUCTED != OCTET_STRING:
             refuse("an OCTET STRING is something else")
         pieces: list[memoryview] = []
+        most = FREE_PIECES + (part.end - part.body) // LEAST_AVERAGE
         open_strings = [self.inside(part)] if part.tag & _CONSTRUCTED else []
         if not open_strings:
             return (self.content(part),)
         while open_strings:
             cursor = open_strings[-1]
+            cursor._short_pieces(pieces, most)
             if cursor.peek() == -1:
                 open_strings.pop()
                 continue
             piece = cursor.take()
             if piece.tag & ~_CONSTRUCTED != OCTET_STRING:
                 refuse("an OCTET STRING holds something else")
+            if len(pieces) > most:
+                refuse("content in too many pieces")
             if not piece.tag & _CONSTRUCTED:
                 pieces.append(self.content(piece))
             elif len(open_strings) >= MAX_DEPTH:
