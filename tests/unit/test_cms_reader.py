@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ObjectIdentifier
 
+from postseal.app.cms_inspect import inspect
 from postseal.core.cms import structures as cms
 from postseal.core.cms.ber import MAX_DEPTH, MAX_ELEMENTS, to_der
 from postseal.core.cms.ber_cursor import BerCursor
@@ -467,6 +468,9 @@ def test_what_no_key_can_open_is_only_a_claim(octets: bytes) -> None:
     """THR-11: plain text with the label of encryption must not pass for encrypted mail."""
     assert parse_enveloped(octets).recipients
     assert classify((SMIME, BASE64), in_base64(octets)) is Protection.CLAIMED_ONLY
+    message = SMIME.line + BASE64.line + b"\r\n" + in_base64(octets)
+    assert inspect(message)["protection"] == "claimed-only"
+    assert octets[1] < 0x80 or inspect(octets)["protection"] == "claimed-only"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from postseal.app.cms_verify import check_clear, check_opaque, uncovered
 from postseal.core.cms import structures as cms
 from postseal.core.cms.classify import classify
 from postseal.core.cms.multipart import split_signed
-from postseal.core.cms.parse import Enveloped, parse_enveloped
+from postseal.core.cms.parse import Enveloped, parse_enveloped, well_formed_type
 from postseal.core.cms.signed_reader import joined, parse_detached, parse_signed
 from postseal.core.errors import BadData
 from postseal.core.message import only
@@ -52,8 +52,11 @@ def inspect(message: bytes) -> dict[str, Any]:
 
 
 def _bare_protection(entity: Entity) -> str:
-    kind = cms_kind(entity.cms_octets())
-    return "signed" if kind is Kind.SIGNED else "none" if kind is Kind.COMPRESSED else "encrypted"
+    octets = entity.cms_octets()
+    kind = cms_kind(octets)
+    if kind in (Kind.SIGNED, Kind.COMPRESSED):
+        return "signed" if kind is Kind.SIGNED else "none"
+    return "encrypted" if well_formed_type(octets) is not None else "claimed-only"
 
 
 def _layer(entity: Entity) -> tuple[dict[str, Any], bytes | None]:
