@@ -271,3 +271,20 @@ def test_one_certificate_for_two_addresses_is_one_recipient(monkeypatch: pytest.
     body = b"".join(outcome.blocks)
     assert world.open("b@example.test", body).endswith(b"body\r\n")
     assert len(parse_enveloped(b64decode(body)).recipients) == 1
+
+
+def test_a_disk_that_is_full_from_the_start_costs_no_file(tmp_path: Path) -> None:
+    """A header that can't be kept: what was opened for it is closed, or the process would run out of files."""
+    made: list[Spool] = []
+
+    class Full(Spool):
+        def _write(self, data: bytes) -> None:
+            raise Unavailable("disk full")
+
+    def new() -> Spool:
+        made.append(Full(0, tmp_path))
+        return made[-1]
+
+    with pytest.raises(Unavailable):
+        Content([Suite.AES_256_CBC, Suite.AES_256_GCM], new, b"Content-Type: text/plain\r\n\r\n")
+    assert [spool.in_file for spool in made] == [False, False]

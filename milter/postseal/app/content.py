@@ -91,13 +91,21 @@ class Content:
     """The inner entity of a message under every suite in use. Use it from one thread at a time; ``close`` it at the end."""
 
     def __init__(self, suites: Sequence[Suite], new_spool: Callable[[], Spool], inner_header: bytes) -> None:
-        """``inner_header`` is the header of the inner entity with its empty line; the body follows by ``update``."""
+        """``inner_header`` is the header of the inner entity with its empty line; the body follows by ``update``.
+
+        Raises Unavailable.
+        """
         self._new_spool = new_spool
         self._streams = {suite: _Stream(suite, new_spool()) for suite in suites}
         self._header_length = len(inner_header)
         self.body_length = 0
-        for stream in self._streams.values():
-            stream.update(inner_header)
+        try:
+            for stream in self._streams.values():
+                stream.update(inner_header)
+        except BaseException:
+            # Nobody has this object yet who could.
+            self.close()
+            raise
 
     def update(self, chunk: bytes) -> None:
         """The next octets of the body. Raises Unavailable when ciphertext can't be kept."""
