@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization.pkcs7 import serialize_certificates
+from cryptography.x509 import load_pem_x509_certificate
 
 from support.command import postseal
 from support.pki import DAY, NOW, authority
@@ -174,3 +177,14 @@ def test_a_sentence_is_said_once(world: dict[str, Path]) -> None:
     done = run(world, "--anchor", "root.pem")
     assert done.returncode == 1
     assert done.stderr.count(b"names neither a CRL nor an OCSP responder") == 1
+
+
+def test_inspect_of_a_signature_alone_names_its_signer(world: dict[str, Path]) -> None:
+    """A file smime.p7s: it was said to be signed by nobody."""
+    signature = world["mail"].read_bytes().split(b"base64\r\n\r\n")[1].split(b"\r\n--b--")[0]
+    text = postseal("inspect", stdin=b64decode(signature)).stdout
+    assert b"\nsigner: issuer CN=Open root, serial " in text
+    assert b"\n  not checked: what was signed isn't in it\n" in text
+    assert b"nobody" not in text
+    certificates = serialize_certificates([load_pem_x509_certificate(world["alice.pem"].read_bytes())], Encoding.DER)
+    assert b"structure: signed-data, detached, signed by nobody\n" in postseal("inspect", stdin=certificates).stdout

@@ -101,7 +101,7 @@ def account_as_json(account: SignerAccount) -> dict[str, Any]:
     said = account.claims
     return {
         "signature": str(account.state),
-        "signer": _identifier(account.sid),
+        "signer": identifier_as_json(account.sid),
         "certificate": None if account.certificate is None else _certificate(account.certificate),
         "scheme": account.scheme or None,
         "digest": account.digest,
@@ -145,7 +145,7 @@ def _certificate(certificate: Certificate) -> dict[str, Any]:
     }
 
 
-def _identifier(sid: SignerIdentifier) -> dict[str, str | None]:
+def identifier_as_json(sid: SignerIdentifier) -> dict[str, str | None]:
     if sid.subject_key_id:
         return {"issuer": None, "serial": None, "subject_key_id": sid.subject_key_id.hex()}
     serial = int.from_bytes(sid.serial, "big", signed=True)
@@ -205,7 +205,7 @@ def signer_as_text(signer: SignerReport) -> Iterator[str]:
 def _who(account: SignerAccount) -> str:
     if account.certificate is not None:
         return account.certificate.name
-    sid = _identifier(account.sid)
+    sid = identifier_as_json(account.sid)
     return (
         f"with subject key identifier {sid['subject_key_id']}"
         if sid["subject_key_id"]

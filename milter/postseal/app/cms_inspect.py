@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from postseal.app.cms_account import brought_as_json, checked_as_json
+from postseal.app.cms_account import brought_as_json, checked_as_json, identifier_as_json
 from postseal.app.cms_entity import Entity, Kind, cms_kind, looks_like_entity, sealed_as_a_whole, take_entity
 from postseal.app.cms_layers import MAX_LAYERS
 from postseal.app.cms_verify import check_clear, check_opaque, uncovered
@@ -98,7 +98,8 @@ def _signed(octets: bytes) -> tuple[dict[str, Any], bytes | None]:
     }
     if signed.content is None:
         # Without what was signed nothing can be said of the signatures; certs-only messages have none.
-        return {**found, "signers": [], **brought_as_json(signed)}, None
+        unchecked = [identifier_as_json(each.sid) for each in signed.signers]
+        return {**found, "signers": [], "unchecked_signers": unchecked, **brought_as_json(signed)}, None
     return {**found, **checked_as_json(check_opaque(signed))}, joined(signed.content)
 
 

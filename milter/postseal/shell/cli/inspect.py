@@ -51,7 +51,11 @@ def _sealed(layer: dict[str, Any]) -> Iterator[str]:
 
 def _signed(layer: dict[str, Any]) -> Iterator[str]:
     what = "detached" if layer["detached"] else f"{layer['content_length']} octets inside"
-    yield f"structure: signed-data, {what}" + ("" if layer["signers"] else ", signed by nobody")
+    unchecked = layer.get("unchecked_signers", ())
+    yield f"structure: signed-data, {what}" + ("" if layer["signers"] or unchecked else ", signed by nobody")
+    for each in unchecked:
+        yield f"signer: {_named(each)}"
+        yield "  not checked: what was signed isn't in it"
     for each in layer["signers"]:
         detail = f": {escape(each['detail'])}" if each["detail"] else ""
         yield f"signer: {_named(each['signer'])}"
