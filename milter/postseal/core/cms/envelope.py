@@ -55,16 +55,18 @@ def envelope(
         raise BadData("an envelope needs at least one recipient, and a tag exactly when the suite is GCM")
     ready = [recipient(each) for each in cleared]
     # DER wants a SET OF in order (X.690 §11.6).
-    infos = b"".join(sorted([_info(each, key, who) for each, who in zip(ready, cleared, strict=True)]))
-    recipients = cms.header(0x31, len(infos)) + infos
+    infos = sorted([_info(each, key, who) for each, who in zip(ready, cleared, strict=True)])
+    recipients_length = sum(map(len, infos))
     tail = asn1.encode_der(tag) if gcm else b""
-
-    head = _oid(cms.DATA) + _content_algorithm(suite, iv) + cms.header(0x80, content_length)
-    head = cms.header(0x30, len(head) + content_length) + head
+    content = _oid(cms.DATA) + _content_algorithm(suite, iv) + cms.header(0x80, content_length)
+    content = cms.header(0x30, len(content) + content_length) + content
     # RFC 5652 §6.1: the highest version that a recipient asks for. RFC 5083 §2.1: AuthEnvelopedData is always 0.
-    version = asn1.encode_der(0 if gcm else max(each.envelope_version for each in ready))
-    head = version + recipients + head
-    head = cms.header(0x30, len(head) + content_length + len(tail)) + head
-    head = cms.header(0xA0, len(head) + content_length + len(tail)) + head
-    head = _oid(cms.AUTH_ENVELOPED_DATA if gcm else cms.ENVELOPED_DATA) + head
-    return cms.header(0x30, len(head) + content_length + len(tail)) + head, tail
+    version = asn1.encode_der(0 if gcm else max([each.envelope_version for each in ready]))
+    before = version + cms.header(0x31, recipients_length)
+    # The lengths are added up from the inside, and a hundred recipients put together once.
+    rest = recipients_length + len(content) + content_length + len(tail)
+    before = cms.header(0x30, len(before) + rest) + before
+    before = cms.header(0xA0, len(before) + rest) + before
+    before = _oid(cms.AUTH_ENVELOPED_DATA if gcm else cms.ENVELOPED_DATA) + before
+    before = cms.header(0x30, len(before) + rest) + before
+    return b"".join([before, *infos, content]), tail
