@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from unittest import mock
 
 import postseal
-from postseal.shell.cli.main import main
+from support.command import postseal as in_this_process
 from support.readers.base import OAEP, SIGNERS, Answer, Decrypt, Encrypt, Refusal, Sign, Verify
 from support.readers.correspondents import EVERYBODY, Correspondents
 from support.readers.mime import signature_of, signed_entity
@@ -98,17 +95,10 @@ class Postseal:
 
 
 def command(*arguments: str, stdin: bytes = b"") -> Answer:
-    """Output of the command in this process, with standard streams of its own."""
-    output, errors = io.BytesIO(), io.StringIO()
-    with (
-        mock.patch("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin))),
-        mock.patch("sys.stdout", io.TextIOWrapper(output, write_through=True)) as stdout,
-        contextlib.redirect_stderr(errors),
-    ):
-        code = main(arguments)
-        stdout.flush()
-    if code == 0:
-        return output.getvalue()
-    said = errors.getvalue().strip().splitlines()[-1]
+    """Output of the command in this process."""
+    done = in_this_process(*arguments, stdin=stdin)
+    if done.returncode == 0:
+        return done.stdout
+    said = done.stderr.decode().strip().splitlines()[-1]
     # Without the name of the file.
     return Refusal(re.sub(r"^(?:postseal: )?(?:/\S+: )?", "", said).strip())
