@@ -105,6 +105,15 @@ def test_no_transfer_encoding_takes_long(body: bytes, encoding: bytes) -> None:
     assert bounded(lambda: classify(fields, body)).refused == ""
 
 
+@pytest.mark.parametrize("piece", [b"AA=", b"QQ==", b"QUI=\r\n"])
+def test_padding_everywhere_does_not_take_long_to_open(piece: bytes) -> None:
+    """THR-7: opening lets padding pass where one encoding ends and another begins, not millions of times."""
+    body = piece * (24_000_000 // len(piece))
+    assert bounded(lambda: decode_body(FIELDS, body, lenient=True)).refused == ""
+    few = b"QUJDQUJDQUJDQUI=\r\n" * 100_000
+    assert decode_body(FIELDS, few, lenient=True) == b"ABCABCABCAB" * 100_000
+
+
 @pytest.mark.parametrize(
     "value",
     [

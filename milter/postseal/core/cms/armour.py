@@ -19,6 +19,8 @@ _BLANK = b" \t\r\n"
 _FOREIGN = re.compile(rb"[^A-Za-z0-9+/= \t\r\n]")
 _STRETCH = re.compile(rb"([^=]+)=*")
 _CHUNK = 65536
+_FREE_PIECES = 65_536
+_LEAST_AVERAGE = 12
 # RFC 7468 §8 and §9, and what OpenSSL and gpgsm call it.
 # One way only to the end of the first line: two of them make a body of empty lines take hours.
 _PEM = re.compile(
@@ -37,12 +39,13 @@ class Base64Decoder:
     ``left_out`` counts octets that were passed over.
     """
 
-    __slots__ = ("_ended", "_held", "_lenient", "left_out")
+    __slots__ = ("_ended", "_held", "_lenient", "_pieces", "_seen", "left_out")
 
     def __init__(self, lenient: bool = False) -> None:
         self._lenient = lenient
         self._held = b""
         self._ended = False
+        self._pieces = self._seen = 0
         self.left_out = 0
 
     def update(self, chunk: bytes) -> bytes:
@@ -94,6 +97,11 @@ class Base64Decoder:
             text = text[: max(0, len(text) - beside)]
         found = []
         stretches = [match.group() for match in _STRETCH.finditer(text)]
+        # THR-7: who pads does it by line, or by object.
+        self._pieces += len(stretches)
+        self._seen += len(text)
+        if self._pieces > _FREE_PIECES and self._seen < _LEAST_AVERAGE * self._pieces:
+            raise BadData(_DAMAGED)
         # The last stretch isn't complete, unless its padding is there or nothing follows.
         self._held = b""
         if stretches and not self._ended and not stretches[-1].endswith(b"="):
