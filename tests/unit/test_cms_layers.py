@@ -234,16 +234,6 @@ def test_content_that_the_signature_brings_is_told() -> None:
     assert "content of its own" in other.layers[0].notes[0]
 
 
-@pytest.mark.parametrize("end", [b"\r\n", b"\r\n\r\n", b"\n", b""])
-def test_a_line_end_behind_a_binary_signature_is_read(end: bytes) -> None:
-    """As behind what is encrypted: relays end the last line."""
-    binary = b"Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: binary\r\n\r\n"
-    der = openssl_cms(ENTITY, "-nodetach", signers=(signer(),))
-    assert opened(OUTER + binary + der + end).octets == OUTER + ENTITY
-    with pytest.raises(BadData, match="after its end"):
-        opened(OUTER + binary + der + end + b"x")
-
-
 def test_layers_are_bounded() -> None:
     message = ENTITY
     for _ in range(MAX_LAYERS):

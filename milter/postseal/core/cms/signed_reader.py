@@ -26,8 +26,6 @@ _MAX_VALUES = 16
 _MAX_SIGNER_INFO = 256 * 1024
 _MAX_CERTIFICATE = 64 * 1024
 _MAX_DIGEST_ALGORITHMS = 64
-_BLANK = b"\r\n \t"
-_MAX_BLANK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ def object_type(octets: bytes | memoryview) -> str:
 
 
 def parse_signed(octets: bytes | memoryview) -> Signed:
-    """One CMS object in DER or BER, nothing but a line end after it. Raises BadData when it is no SignedData."""
+    """One CMS object in DER or BER, nothing after it. Raises BadData when it is no SignedData."""
     try:
         return _parse(octets)
     except BadDer as exc:
@@ -109,10 +107,7 @@ def parse_signed(octets: bytes | memoryview) -> Signed:
 def _parse(octets: bytes | memoryview) -> Signed:
     outer = BerCursor.over(octets)
     info = outer.enter(SEQUENCE)
-    rest = bytes(octets[outer.at : outer.at + _MAX_BLANK + 1])
-    # What may follow is a line end that the transport added to a binary body.
-    if len(rest) > _MAX_BLANK or rest.strip(_BLANK):
-        raise BadData("not a signed CMS message: there is something after its end")
+    outer.finish()
     kind = _oid(info)
     if kind != SIGNED_DATA:
         raise BadData(f"not a signed CMS message: it is of type {kind}")
