@@ -24,7 +24,9 @@ from postseal.core.der import Octets
 from postseal.core.errors import BadData
 
 # ALG-6: the one sentence for whatever went wrong once a key is involved.
-CANNOT_OPEN = "the message can't be decrypted: it isn't encrypted to this key, or it is damaged"
+CANNOT_OPEN = (
+    "the message can't be decrypted: it isn't encrypted to this key, it is damaged, or what it holds is no message"
+)
 # ALG-7: CBC proves nothing about who wrote it, and parts of it may have been exchanged (EFAIL).
 UNAUTHENTICATED = "CBC doesn't authenticate: without a signature inside, the content may have been changed"
 WEAK_CIPHER = "the content was encrypted with Triple-DES, which is no protection for much content any more (Sweet32)"
