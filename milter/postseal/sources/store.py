@@ -97,13 +97,20 @@ class _State:
         self._file = str(file)
         self._readonly = readonly
 
-    def now(self) -> tuple[int, int, bool]:
-        """Device and inode of the file, and (for readers) whether there is a log."""
+    def now(self) -> tuple[int, ...]:
+        """Device and inode of the file; for readers whether something is in its log, and else its time and size too.
+
+        Without a log it is opened as immutable, and SQLite then never looks whether a writer came and went since.
+        """
         try:
             status = os.stat(self._file)
         except OSError:
-            return (0, 0, False)
-        return (status.st_dev, status.st_ino, self._readonly and self._log_size() >= 0)
+            return (0, 0)
+        if not self._readonly:
+            return (status.st_dev, status.st_ino)
+        if self._log_size() > 0:
+            return (status.st_dev, status.st_ino, 1)
+        return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
 
     def _log_size(self) -> int:
         try:
