@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from postseal.app.cms_inspect import inspect
+from postseal.app.cms_intake import Made
 from postseal.app.cms_open import load_private_key
-from postseal.app.cms_seal import Sealed, seal
+from postseal.app.cms_seal import seal
 from postseal.core.cms.opening import CANNOT_OPEN
 from postseal.core.errors import BadData
 from postseal.core.suite import Suite
@@ -33,7 +34,7 @@ class Memory:
 
 def seal_all(
     message: bytes, chunk: int, suite: Suite = Suite.AES_256_CBC, kind: str = "rsa2048"
-) -> tuple[Sealed, Memory]:
+) -> tuple[Made, Memory]:
     scratch = Memory()
     chunks = (message[start : start + chunk] for start in range(0, len(message), chunk))
     key, iv = os.urandom(suite.key_length), os.urandom(suite.iv_length)
@@ -83,7 +84,7 @@ def test_nothing_but_ciphertext_reaches_the_scratch() -> None:
     assert canary not in b"".join(result.octets)
 
 
-def seal_file(message: bytes, later: bytes, chunk: int, suite: Suite = Suite.AES_256_GCM) -> tuple[Sealed, Memory]:
+def seal_file(message: bytes, later: bytes, chunk: int, suite: Suite = Suite.AES_256_GCM) -> tuple[Made, Memory]:
     """Seal what can be read twice and is ``later`` the second time."""
     scratch = Memory()
     first, again = ([each[start : start + chunk] for start in range(0, len(each), chunk)] for each in (message, later))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from postseal.app.cms_intake import header_fields, refuse, uses_lf
+from postseal.app.cms_intake import header_end, header_fields, refuse, uses_lf
 from postseal.core.cms import armour
 from postseal.core.cms.classify import smime_body
 from postseal.core.cms.multipart import smime_signed
@@ -74,11 +74,7 @@ def take_entity(octets: bytes, secret: bool = False) -> Entity:
     if octets[:11] == b"-----BEGIN " and armour.from_pem(octets, lenient=True) is not None:
         return Entity(None, octets)
     lf_only = uses_lf(octets)
-    if lf_only:
-        end = 1 if octets.startswith(b"\n") else octets.find(b"\n\n") + 2
-        end = len(octets) if end == 1 and not octets.startswith(b"\n") else end
-    else:
-        end = header_length(octets) or len(octets)
+    end = header_end(octets, lf_only) or len(octets)
     if end > HEADER_LIMIT:
         raise refuse("mail.header-too-large", f"no empty line in the first {HEADER_LIMIT} octets")
     header = octets[:end].replace(b"\n", b"\r\n") if lf_only else octets[:end]
@@ -89,10 +85,11 @@ def looks_like_entity(octets: bytes) -> bool:
     """May the content of a bare CMS object be another layer? It is one only when its header says so."""
     if octets[:1] == b"\x30" and octets[1:2] >= b"\x80":
         return cms_kind(octets) is not None
-    end = header_length(octets[:HEADER_LIMIT].replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    start = octets[:HEADER_LIMIT].replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    end = header_length(start)
     if end is None:
         return False
-    fields = parse_header(octets[:HEADER_LIMIT].replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")[:end])
+    fields = parse_header(start[:end])
     return not isinstance(fields, HeaderFault) and (smime_body(fields) is not None or smime_signed(fields))
 
 

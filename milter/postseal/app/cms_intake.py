@@ -6,14 +6,43 @@ Octets in, octets out; files, standard streams and randomness are the caller's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from postseal.core.cms.lines import LineCheck
+from postseal.core.cms.smime import Split, split
 from postseal.core.errors import BadData
 from postseal.core.message import HEADER_LIMIT, Field, HeaderFault, header_length, parse_header
 from postseal.core.reasons import reason
 from postseal.core.text import escape
 
 _DETAILS_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """``octets`` yields the message, CRLF throughout; ``notes`` are sentences for the operator."""
+
+    octets: Iterator[bytes]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message for sealing or signing: its header taken apart, its body in CRLF as it comes."""
+
+    parts: Split
+    body: Iterator[bytes]
+    lf_only: bool
+
+
+def take_message(message: Iterable[bytes]) -> Taken:
+    """Raises BadData for a message that can't be protected as it is."""
+    chunks = iter(message)
+    header, start, lf_only = take_header(chunks)
+    parts = split(header_fields(header))
+    if parts.fault:
+        raise refuse(parts.fault, parts.fault_detail)
+    return Taken(parts, canonical(joined(start, chunks), lf_only), lf_only)
 
 
 def refuse(code: str, detail: str = "") -> BadData:
@@ -45,14 +74,23 @@ def uses_lf(octets: bytes) -> bool:
     return end >= 0 and octets[end - 1 : end] != b"\r"
 
 
+def header_end(octets: bytes, lf_only: bool) -> int | None:
+    """Where the header with its empty line ends; None when there is no empty line."""
+    if not lf_only:
+        return header_length(octets)
+    if octets.startswith(b"\n"):
+        return 1
+    found = octets.find(b"\n\n")
+    return None if found < 0 else found + 2
+
+
 def _header_in(octets: bytes) -> tuple[bytes, bytes, bool] | None:
-    if not uses_lf(octets):
-        length = header_length(octets)
-        return None if length is None else (octets[:length], octets[length:], False)
-    end = 1 if octets.startswith(b"\n") else octets.find(b"\n\n") + 2
-    if end == 1 and not octets.startswith(b"\n"):
+    lf_only = uses_lf(octets)
+    end = header_end(octets, lf_only)
+    if end is None:
         return None
-    return octets[:end].replace(b"\n", b"\r\n"), octets[end:], True
+    header = octets[:end]
+    return header.replace(b"\n", b"\r\n") if lf_only else header, octets[end:], lf_only
 
 
 def header_fields(header: bytes, secret: bool = False) -> tuple[Field, ...]:

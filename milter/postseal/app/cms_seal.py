@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from postseal.app.cms_intake import body_again, canonical, header_fields, joined, refuse, take_header
+from postseal.app.cms_intake import Made, body_again, joined, take_message
 from postseal.core.cms.built import check_built
 from postseal.core.cms.content import ContentSealer
 from postseal.core.cms.envelope import envelope
-from postseal.core.cms.smime import split
 from postseal.core.cms.stream import held_lines, sealed_lines
 from postseal.core.policy import Cleared
 from postseal.core.suite import Suite
@@ -24,14 +22,6 @@ class Scratch(Protocol):
     def chunks(self) -> Iterator[bytes]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """``octets`` yields the sealed message, CRLF throughout; ``notes`` are sentences for the operator."""
-
-    octets: Iterator[bytes]
-    notes: tuple[str, ...]
-
-
 def seal(
     message: Iterable[bytes],
     cleared: Sequence[Cleared],
@@ -40,29 +30,23 @@ def seal(
     iv: bytes,
     scratch: Scratch,
     again: Callable[[], Iterator[bytes]] | None = None,
-) -> Sealed:
+) -> Made:
     """Seal one message for ``cleared``. ``key`` and ``iv`` are fresh and used nowhere else. Raises BadData.
 
     All of ``message`` is read before this returns. Nothing of it but ciphertext is kept, in ``scratch``; and nothing at all
     when ``again`` gives its octets a second time: then they are only measured and checked here, and sealed while ``octets``
     is read.
     """
-    chunks = iter(message)
-    header, start, lf_only = take_header(chunks)
-    parts = split(header_fields(header))
-    if parts.fault:
-        raise refuse(parts.fault, parts.fault_detail)
-    notes = []
-    if lf_only:
-        notes.append("lines ended with LF; they were converted to CRLF before sealing")
-    body = canonical(joined(start, chunks), lf_only)
+    taken = take_message(message)
+    parts, body, lf_only = taken.parts, taken.body, taken.lf_only
+    notes = ["lines ended with LF; they were converted to CRLF before sealing"] if lf_only else []
     if again is None:
         lines = _kept(joined(parts.inner, body), cleared, suite, key, iv, scratch)
     else:
         length = len(parts.inner) + sum(map(len, body))
         lines = sealed_lines(joined(parts.inner, body_again(again(), lf_only)), length, suite, key, iv, cleared)
     outer = b"".join(field.line for field in parts.outer(suite)) + b"\r\n"
-    return Sealed(joined(outer, lines), tuple(notes))
+    return Made(joined(outer, lines), tuple(notes))
 
 
 def _kept(

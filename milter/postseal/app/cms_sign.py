@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
 
-from postseal.app.cms_intake import body_again, canonical, header_fields, joined, refuse, take_header
+from postseal.app.cms_intake import Made, body_again, joined, take_message
 from postseal.core.capabilities import OURS, encode_capabilities
 from postseal.core.cms.clearsign import ClearSigned, Dressed, clear_signed, opaque_signed, prepared
 from postseal.core.cms.signing import Signer, Signing
-from postseal.core.cms.smime import Split, dress_of, split
+from postseal.core.cms.smime import Split, dress_of
 from postseal.core.cms.stream import sealed_lines
 from postseal.core.message import Field
 from postseal.core.policy import Cleared
@@ -41,14 +41,6 @@ class SealOrder:
     suite: Suite
     key: bytes = field(repr=False)
     iv: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """``octets`` yields the message, CRLF throughout; ``notes`` are sentences for the operator."""
-
-    octets: Iterator[bytes]
-    notes: tuple[str, ...]
 
 
 Again = Callable[[], Iterator[bytes]]
@@ -84,13 +76,9 @@ def sign_and_seal(
 
 
 def _signed(message: Iterable[bytes], order: SignOrder, again: Again | None) -> tuple[Split, Dressed, tuple[str, ...]]:
-    chunks = iter(message)
-    header, start, lf_only = take_header(chunks)
-    parts = split(header_fields(header))
-    if parts.fault:
-        raise refuse(parts.fault, parts.fault_detail)
+    taken = take_message(message)
+    parts, body, lf_only = taken.parts, taken.body, taken.lf_only
     notes = ["lines ended with LF; they were converted to CRLF before signing"] if lf_only else []
-    body = canonical(joined(start, chunks), lf_only)
     if order.opaque and again is not None:
         length = sum(map(len, body))
         return parts, opaque_signed(parts.content, body_again(again(), lf_only), length, order.signing()), tuple(notes)

@@ -6,8 +6,8 @@ import argparse
 import os
 from typing import Any
 
-from postseal.app.cms_seal import Sealed, seal
-from postseal.app.cms_sign import Made, SealOrder, sign_and_seal
+from postseal.app.cms_seal import seal
+from postseal.app.cms_sign import SealOrder, sign_and_seal
 from postseal.core.errors import Usage
 from postseal.core.suite import Suite
 from postseal.shell.cli.files import TemporaryScratch, message_again, message_in, message_out, report
@@ -46,7 +46,6 @@ def run_seal(args: argparse.Namespace) -> int:
         raise Usage("--triple signs what was sealed: give --sign-key")
     suite = Suite(args.cipher)
     key, iv = os.urandom(suite.key_length), os.urandom(suite.iv_length)
-    made: Sealed | Made
     if signers:
         outside = order_of(args, signers) if args.triple else None
         order = SealOrder(cleared, suite, key, iv)
