@@ -71,7 +71,7 @@ def test_ours_says_what_open_reads_strongest_first() -> None:
 def test_the_identifiers_are_those_that_cms_uses() -> None:
     assert {suite: oid.dotted_string for suite, oid in structures.SUITE_OID.items()} == SUITE_OIDS
     assert {c.oid for c in OURS if c.oid.startswith(("1.3.132.", "1.2.840.113549.1.9.16.3."))} <= {
-        o.dotted_string for o in structures.STD_DH_KDF
+        o.dotted_string for o in structures.STD_DH
     }
     (oaep,) = {c.oid for c in OURS if len(c.parameters) > 20}
     assert oaep == structures.RSAES_OAEP.dotted_string

@@ -101,7 +101,6 @@ STD_DH: dict[Oid, Scheme] = {
     Oid("1.2.840.113549.1.9.16.3.20"): Scheme("sha384", hkdf=True),
     Oid("1.2.840.113549.1.9.16.3.21"): Scheme("sha512", hkdf=True),
 }
-STD_DH_KDF: dict[Oid, str] = {oid: scheme.hash for oid, scheme in STD_DH.items()}
 
 
 @asn1.sequence
